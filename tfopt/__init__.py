@@ -1,0 +1,66 @@
+"""tfopt: from a Keras 3 model to a small, fast, verified model on a phone, an Edge TPU or TF Serving.
+
+Importing tfopt loads no TensorFlow; the first use of a name that needs it does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# These two share their name with the module they live in. Bound here, before anything imports the
+# submodules, the functions win; their modules are light and load TensorFlow when they are called.
+from tfopt.benchmark import benchmark
+from tfopt.optimize import optimize
+
+if TYPE_CHECKING:
+    from tfopt import callbacks, quantization, schedules
+    from tfopt.artifact import Artifact
+    from tfopt.benchmark.report import Report
+    from tfopt.export.tflite import export_tflite
+    from tfopt.inspection import inspect
+    from tfopt.quantization.quantize_aware import quantize_aware
+    from tfopt.recipe import Recipe
+    from tfopt.serving.folder import export_serving
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Artifact": "tfopt.artifact",
+    "Recipe": "tfopt.recipe",
+    "Report": "tfopt.benchmark.report",
+    "export_serving": "tfopt.serving.folder",
+    "export_tflite": "tfopt.export.tflite",
+    "inspect": "tfopt.inspection",
+    "quantize_aware": "tfopt.quantization.quantize_aware",
+}
+_SUBMODULES = ("callbacks", "quantization", "schedules")
+
+__all__ = [
+    "Artifact",
+    "Recipe",
+    "Report",
+    "benchmark",
+    "callbacks",
+    "export_serving",
+    "export_tflite",
+    "inspect",
+    "optimize",
+    "quantization",
+    "quantize_aware",
+    "schedules",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return import_module(f"tfopt.{name}")
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'tfopt' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,226 @@
+"""The artifact: a written file or folder, and beside it the record of what it is and how it was verified."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tfopt.errors import ConfigError, DataError
+
+__all__ = ["Artifact", "TensorSpec", "content_sha256", "content_size_bytes", "library_versions", "write_whole"]
+
+
+class TensorSpec(BaseModel):
+    """One input or output: its name, shape (None for the batch), dtype, and int8 grid where it has one.
+
+    A real value is `scale * (q - zero_point)`; both are None for a float tensor.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+class Artifact(BaseModel):
+    """What an exporter returns: where the file is, what it holds, and what verification measured.
+
+    The record is written beside the file as `NAME.artifact.json` (`artifact.json` inside a folder), so that
+    an artifact can be moved, checked and benchmarked without the model it came from.
+
+    Args:
+        path: the file (.tflite) or the folder (a TF Serving model).
+        kind: "tflite" or "saved_model".
+        size_bytes: bytes of the file, or of all files of the folder.
+        sha256: digest of the content.
+        inputs: the input tensors, in order.
+        outputs: the output tensors, in order.
+        recipe: how it was made, as `tfopt.recipe.Recipe` reads it.
+        versions: the libraries that made it.
+        verification: what the comparison with Keras measured.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "model.tflite")
+        ...     _ = path.write_bytes(b"TFL3")
+        ...     artifact = Artifact.of(path, kind="tflite", inputs=(), outputs=())
+        ...     _ = artifact.save()
+        ...     Artifact.load(path).size_bytes
+        4
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+    kind: Literal["tflite", "saved_model"]
+    size_bytes: int
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    recipe: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    verification: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, path: Path, *, kind: Literal["tflite", "saved_model"], **fields: Any) -> Artifact:
+        """Describes what lies at `path`: its size, digest and today's library versions are filled in."""
+        return cls(
+            path=path,
+            kind=kind,
+            size_bytes=content_size_bytes(path),
+            sha256=content_sha256(path),
+            versions=library_versions(),
+            **fields,
+        )
+
+    @property
+    def record_path(self) -> Path:
+        """Where `save` writes the record."""
+        return record_path(self.path)
+
+    def save(self) -> Path:
+        """Writes the record beside the file and returns where."""
+        with write_whole(self.record_path) as temporary:
+            # The path stays out of the record: it is known from where the record lies.
+            temporary.write_text(self.model_dump_json(indent=2, exclude={"path"}) + "\n")
+        return self.record_path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Artifact:
+        """Reads the record that lies beside `path` and checks that the content is still what it describes.
+
+        Raises:
+            DataError: if there is no record, it is not readable, or the content has changed since.
+        """
+        path = Path(path)
+        record = record_path(path)
+        try:
+            artifact = cls.model_validate({**_read_json(record), "path": path})
+        except (OSError, ValueError, ValidationError) as error:
+            raise DataError(f"Artifact.load: expected the record of {path} in {record}. Received: {error}") from None
+        if path.exists() and content_sha256(path) != artifact.sha256:
+            raise DataError(
+                f"Artifact.load: {path} has changed since {record.name} was written (its sha256 differs). "
+                "Export it again."
+            )
+        return artifact
+
+    def __str__(self) -> str:
+        sizes = f"{self.size_bytes:,} bytes"
+        tensors = ", ".join(f"{spec.name} {spec.dtype}{list(spec.shape)}" for spec in (*self.inputs, *self.outputs))
+        measured = ", ".join(
+            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in self.verification.items()
+        )
+        return f"{self.kind} {self.path} ({sizes})\n  tensors: {tensors}\n  verified: {measured or 'no'}"
+
+
+def record_path(path: Path) -> Path:
+    """Where the record of an artifact lies: inside a folder, beside a file."""
+    return path / "artifact.json" if path.is_dir() else path.with_suffix(".artifact.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    record = json.loads(path.read_text())
+    if not isinstance(record, dict):
+        raise ValueError("the record is not a JSON object")
+    return record
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.is_file() and p.name != "artifact.json")
+    return [path]
+
+
+def content_size_bytes(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder (without the record itself)."""
+    return sum(file.stat().st_size for file in _files(path))
+
+
+def content_sha256(path: Path) -> str:
+    """Digest of a file's bytes, or of a folder's relative names and bytes."""
+    digest = hashlib.sha256()
+    for file in _files(path):
+        if path.is_dir():
+            digest.update(str(file.relative_to(path)).encode() + b"\0")
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """The libraries that decide what an artifact holds."""
+    return {name: version(name) for name in ("tfopt", "tensorflow", "keras", "ai-edge-litert", "numpy")}
+
+
+@contextmanager
+def write_whole(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary name beside `path`, renamed to `path` when the block ends and removed when it fails.
+
+    So a reader sees the whole content or none. What a killed process left behind is removed by the next
+    write to the same path.
+
+    Args:
+        path: the file or folder to write; missing parent folders are created. An existing file is replaced,
+            an existing folder is not.
+
+    Raises:
+        ConfigError: if the place cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with write_whole(f"{folder}/new/a.txt") as temporary:
+        ...         _ = temporary.write_text("whole")
+        ...     Path(folder, "new", "a.txt").read_text()
+        'whole'
+    """
+    path = Path(path)
+    temporary = path.parent / f".{path.name}.{os.getpid()}.partial"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for abandoned in path.parent.glob(f".{path.name}.*.partial"):
+            if not _is_running(abandoned.suffixes[-2]):
+                _remove(abandoned)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(13, "Permission denied", str(path.parent))
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot write {path}: expected a folder that can be created and written. Received: {error}. "
+            "Choose another place."
+        ) from error
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+def _is_running(pid_suffix: str) -> bool:
+    try:
+        os.kill(int(pid_suffix.removeprefix(".")), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Exporters: a Keras model becomes a verified artifact."""

@@ -1,0 +1,79 @@
+"""How far an exported file's outputs are from Keras's, and how far they may be."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Agreement", "compare"]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What a comparison of two sets of outputs measured.
+
+    Args:
+        samples: how many samples were compared.
+        max_absolute_error: the largest difference of any output value.
+        sqnr_db: signal-to-quantization-noise ratio, 10·log10(Σ expected² / Σ error²), in decibels;
+            infinite where the outputs are equal.
+        top1_agreement: share of samples whose largest output is at the same place, in [0, 1]; None where an
+            output has fewer than two values.
+        max_lsb: the largest difference in steps of the output's int8 grid; None for a float output.
+    """
+
+    samples: int
+    max_absolute_error: float
+    sqnr_db: float
+    top1_agreement: float | None
+    max_lsb: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The measurements as plain data; an infinite ratio reads "exact"."""
+        fields = asdict(self)
+        if np.isinf(self.sqnr_db):
+            fields["sqnr_db"] = "exact" if self.sqnr_db > 0 else "no signal"
+        return fields
+
+
+def compare(
+    expected: list[np.ndarray], received: list[np.ndarray], *, scales: list[float | None] | None = None
+) -> Agreement:
+    """Compares the outputs of two models on the same samples.
+
+    Args:
+        expected: one array of shape `(n, ...)` per output, from Keras.
+        received: arrays of the same shapes, from the file.
+        scales: the step of each output's int8 grid, None for a float output.
+
+    Example:
+        >>> compare([np.array([[1.0, 0.0]])], [np.array([[0.9, 0.0]])]).top1_agreement
+        1.0
+    """
+    errors = [np.abs(a.astype(np.float64) - b.astype(np.float64)) for a, b in zip(expected, received, strict=True)]
+    # The worst output counts, so that a large-valued output does not hide a small one.
+    ratios = [_sqnr_db(a.astype(np.float64), error) for a, error in zip(expected, errors, strict=True)]
+    agreements = [
+        float(np.mean(a.reshape(-1, a.shape[-1]).argmax(-1) == b.reshape(-1, b.shape[-1]).argmax(-1)))
+        for a, b in zip(expected, received, strict=True)
+        if a.ndim >= 2 and a.shape[-1] > 1
+    ]
+    steps = [error.max() / scale for error, scale in zip(errors, scales or [], strict=False) if scale]
+    return Agreement(
+        samples=len(expected[0]),
+        max_absolute_error=float(max(error.max() for error in errors)),
+        sqnr_db=float(min(ratios)),
+        top1_agreement=min(agreements) if agreements else None,
+        max_lsb=float(max(steps)) if steps else None,
+    )
+
+
+def _sqnr_db(expected: np.ndarray, error: np.ndarray) -> float:
+    signal, noise = float(np.sum(expected**2)), float(np.sum(error**2))
+    if not np.isfinite(noise):
+        return -np.inf
+    if noise == 0:
+        return np.inf
+    return 10 * float(np.log10(signal / noise)) if signal else -np.inf

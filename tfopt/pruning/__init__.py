@@ -1,0 +1,1 @@
+"""Making weights zero: masks as array maths."""

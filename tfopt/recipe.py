@@ -1,0 +1,121 @@
+"""The recipe: how a model is made small, as one frozen value that Python, the command line and YAML share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tfopt.artifact import write_whole
+from tfopt.errors import ConfigError
+
+__all__ = ["QUANTIZATIONS", "FineTuning", "Quantization", "Recipe"]
+
+Quantization = Literal["int8", "float16", "dynamic", "none"]
+QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
+
+
+class FineTuning(BaseModel):
+    """Quantization-aware fine-tuning: how long, and how hard.
+
+    Args:
+        epochs: passes over the training data.
+        learning_rate: Adam's peak rate; it warms up over the first tenth and decays along a cosine.
+        batch_size: samples in a training step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=3, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    batch_size: int = Field(default=64, ge=1)
+
+
+class Recipe(BaseModel):
+    """What is done to a model between `fit` and the device.
+
+    Args:
+        quantization: "int8" (int8 in and out, no float op), "float16" (weights), "dynamic" (int8 weights,
+            float in and out) or "none".
+        fine_tuning: quantization-aware fine-tuning before the export, or None for post-training only.
+        calibration_samples: how many samples the activation ranges are measured on.
+        seed: of everything random (choice of calibration samples, order of training samples).
+
+    Example:
+        >>> recipe = Recipe(fine_tuning=FineTuning(epochs=2))
+        >>> print(recipe.to_yaml())
+        quantization: int8
+        fine_tuning:
+          epochs: 2
+          learning_rate: 0.0001
+          batch_size: 64
+        calibration_samples: 256
+        seed: 0
+        <BLANKLINE>
+        >>> Recipe.from_yaml(recipe.to_yaml()) == recipe
+        True
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    quantization: Quantization = "int8"
+    fine_tuning: FineTuning | None = None
+    calibration_samples: int = Field(default=256, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain data."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML text."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the recipe as YAML and returns where."""
+        with write_whole(path) as temporary:
+            temporary.write_text(self.to_yaml())
+        return Path(path)
+
+    @classmethod
+    def from_dict(cls, fields: object) -> Self:
+        """Reads plain data; an unknown field is an error.
+
+        Raises:
+            ConfigError: if a field is unknown or its value is not allowed.
+        """
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(str(part) for part in problem['loc']) or 'the whole'}: {problem['msg']}. "
+                f"Received: {problem['input']!r}"
+                for problem in error.errors()
+            )
+            raise ConfigError(f"Recipe: {problems}. Known fields: {', '.join(cls.model_fields)}.") from None
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Self:
+        """Reads YAML or JSON text (JSON is YAML).
+
+        Raises:
+            ConfigError: if the text is not YAML, a field is unknown, or its value is not allowed.
+        """
+        try:
+            return cls.from_dict(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"Recipe: expected YAML or JSON. Received: {error}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads a recipe file.
+
+        Raises:
+            ConfigError: if the file cannot be read or does not hold a recipe.
+        """
+        try:
+            return cls.from_yaml(Path(path).read_text())
+        except OSError as error:
+            raise ConfigError(f"Recipe: cannot read {path}. Received: {error}") from None

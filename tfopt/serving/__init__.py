@@ -1,0 +1,1 @@
+"""TF Serving: the folder it loads, its batching parameters and its warm-up requests."""

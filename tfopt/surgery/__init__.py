@@ -1,0 +1,1 @@
+"""Keras graph to Keras graph: select layers, read and rebuild a model with changes."""

@@ -1,0 +1,75 @@
+"""The door for models: what comes in is a built Keras 3 model with finite weights, or a clear error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfopt.errors import ModelError
+
+__all__ = ["check_model", "load_model"]
+
+
+def load_model(path: str | Path) -> keras.Model:
+    """Loads a Keras 3 model from a .keras, .h5 or .hdf5 file and checks it.
+
+    Raises:
+        ModelError: if the file is missing, damaged, or does not hold a usable Keras 3 model.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ModelError(f"No model at {path}: the file does not exist. Give the path of a .keras or .h5 file.")
+    if path.suffix not in {".keras", ".h5", ".hdf5"}:
+        raise ModelError(
+            f"Expected a Keras model file (.keras, .h5, .hdf5). Received: {path}. "
+            "Save the model with model.save('NAME.keras')."
+        )
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras raises whatever the damaged part raises: zip, h5py, JSON, TypeError
+        raise ModelError(
+            f"Keras {keras.__version__} cannot load {path}: the file is damaged, or it was written by tf_keras "
+            f"or needs custom objects that are not registered. Keras says: {_first_line(error)}"
+        ) from error
+    return check_model(model)
+
+
+def check_model(model: object) -> keras.Model:
+    """Returns the model if it is a built Keras 3 model with finite weights.
+
+    Raises:
+        ModelError: if it is a tf_keras model, not a Keras model at all, not built, already converted by
+            `model.quantize`, or has NaN or infinite weights.
+    """
+    if not isinstance(model, keras.Model):
+        origin = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+        if "tf_keras" in origin:
+            raise ModelError(
+                "Expected a Keras 3 model (keras.Model). Received: a tf_keras (Keras 2) model. "
+                "Rebuild it with `import keras` and copy the weights with set_weights(get_weights())."
+            )
+        raise ModelError(f"Expected a Keras 3 model (keras.Model). Received: {type(model).__name__}.")
+    if not model.built:
+        raise ModelError(
+            f"The model '{model.name}' is not built: its weights have no shape yet. "
+            "Give it a keras.Input or call it once on data."
+        )
+    for weight in model.weights:
+        dtype = keras.backend.standardize_dtype(weight.dtype)
+        if dtype in {"float8_e4m3fn", "float8_e5m2"} or (weight.name == "kernel" and dtype in {"int8", "int4"}):
+            raise ModelError(
+                f"The model '{model.name}' was converted by model.quantize(): its weight '{weight.path}' is {dtype}, "
+                "which the TFLite converter cannot read. Give the float model; tfopt quantizes it."
+            )
+        if "float" in dtype and not np.all(np.isfinite(keras.ops.convert_to_numpy(weight).astype(np.float32))):
+            raise ModelError(
+                f"The weight '{weight.path}' of the model '{model.name}' has NaN or infinite values. "
+                "Training diverged: lower the learning rate, or restore an earlier checkpoint."
+            )
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
