@@ -1,0 +1,8 @@
+"""Quantization-aware training: Keras computes what the int8 .tflite will."""
+
+from tfopt.quantization.coverage import Coverage, coverage
+from tfopt.quantization.plan import CoverageRow
+from tfopt.quantization.quantize_aware import is_quantize_aware, quantize_aware
+from tfopt.quantization.strip import freeze, strip
+
+__all__ = ["Coverage", "CoverageRow", "coverage", "freeze", "is_quantize_aware", "quantize_aware", "strip"]

@@ -1,1 +1,1 @@
-"""Keras graph to Keras graph: select layers, read and rebuild a model with changes."""
+"""Keras graph to Keras graph: read a model, select its layers, build it again with changes."""

@@ -1,0 +1,66 @@
+"""The signature of an exported model: what its inputs and outputs are called, and how Keras is called by it."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+__all__ = ["SIGNATURE", "call_flat", "input_names", "input_structure", "output_names"]
+
+SIGNATURE = "serving_default"
+
+
+def input_names(model: keras.Model) -> list[str]:
+    """The names of the inputs, in order, as identifiers that differ."""
+    return _identifiers([tensor.name for tensor in model.inputs])
+
+
+def output_names(model: keras.Model) -> list[str]:
+    """The names of the outputs, in order: the keys of a dict of outputs, or the layers that make them.
+
+    Characters that TensorFlow does not take become `_`, a name that does not begin with a letter or is a word of
+    Python gets `tensor_` in front, and a second tensor of the same name gets `_1`.
+
+    Example:
+        >>> x = keras.Input((2,))
+        >>> output_names(keras.Model(x, {"class": keras.layers.Dense(1)(x), "score 1": keras.layers.Dense(1)(x)}))
+        ['tensor_class', 'score_1']
+    """
+    if isinstance(model, keras.Sequential):
+        return _identifiers([model.layers[-1].name])
+    paths = [path for path, _ in keras.tree.flatten_with_path(model.output)]
+    return _identifiers(
+        [
+            path[-1] if path and isinstance(path[-1], str) else layer_name
+            for path, layer_name in zip(paths, model.output_names, strict=True)
+        ]
+    )
+
+
+def input_structure(model: keras.Model) -> Any:
+    """The symbolic inputs in the structure in which the model takes them."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
+def call_flat(model: keras.Model, tensors: Sequence[Any]) -> list[Any]:
+    """Runs a model for inference on a flat list of inputs and returns a flat list of outputs."""
+    structured = keras.tree.pack_sequence_as(input_structure(model), list(tensors))
+    return keras.tree.flatten(model(structured, training=False))
+
+
+def _identifiers(names: Sequence[str]) -> list[str]:
+    identifiers: list[str] = []
+    for name in names:
+        identifier = re.sub(r"[^A-Za-z0-9_]", "_", name)
+        if not identifier[:1].isalpha() or keyword.iskeyword(identifier) or identifier == "self":
+            identifier = f"tensor_{identifier}"
+        unique, number = identifier, 0
+        while unique in identifiers:
+            number += 1
+            unique = f"{identifier}_{number}"
+        identifiers.append(unique)
+    return identifiers

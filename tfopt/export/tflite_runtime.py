@@ -1,0 +1,53 @@
+"""Running a .tflite file on float samples: the file's side of the comparison with Keras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from tfopt.errors import ExportError
+
+__all__ = ["run_tflite"]
+
+
+def run_tflite(path: Path, samples: dict[str, np.ndarray], *, xnnpack: bool = True) -> dict[str, np.ndarray]:
+    """Runs a batch-1 file on each sample and returns its outputs as float arrays of shape `(n, ...)`.
+
+    Args:
+        path: the file, with one signature.
+        samples: an array of shape `(n, ...)` for each input of the signature.
+        xnnpack: whether the XNNPACK delegate computes; else TFLite's own kernels do.
+
+    Raises:
+        ExportError: if the runtime cannot load or run the file.
+    """
+    resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    try:
+        runner = Interpreter(
+            str(path), experimental_op_resolver_type=resolver, num_threads=1
+        ).get_signature_runner()
+        inputs, outputs = runner.get_input_details(), runner.get_output_details()
+        results: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
+        for row in range(len(next(iter(samples.values())))):
+            received = runner(**{name: _to_file(samples[name][row : row + 1], inputs[name]) for name in inputs})
+            for name, collected in results.items():
+                collected.append(_from_file(received[name], outputs[name]))
+    except (RuntimeError, ValueError) as error:
+        raise ExportError(f"The TFLite runtime cannot run the converted file: {error}") from error
+    return {name: np.concatenate(collected) for name, collected in results.items()}
+
+
+def _to_file(x: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    scale, zero_point = detail["quantization"]
+    if not scale:
+        return x.astype(detail["dtype"])
+    limits = np.iinfo(detail["dtype"])
+    return np.clip(np.round(x / scale) + zero_point, limits.min, limits.max).astype(detail["dtype"])
+
+
+def _from_file(x: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    scale, zero_point = detail["quantization"]
+    return scale * (x.astype(np.float64) - zero_point) if scale else x

@@ -1,0 +1,55 @@
+"""The coverage table: which layers compute on int8, and why the others stay in float."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+
+from tfopt.quantization.plan import CoverageRow, plan_quantization
+from tfopt.quantization.strip import strip
+from tfopt.surgery.activations import split_activations
+from tfopt.surgery.graph import read_graph
+
+__all__ = ["Coverage", "coverage"]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What int8 does with each layer of a model; printing it gives the table.
+
+    Args:
+        rows: one per layer, in the order of the model.
+    """
+
+    rows: tuple[CoverageRow, ...]
+
+    @property
+    def in_float(self) -> tuple[CoverageRow, ...]:
+        """The rows of the layers that stay in float."""
+        return tuple(row for row in self.rows if not row.quantized)
+
+    def __str__(self) -> str:
+        cells = [("layer", "kind", "int8", "remark")]
+        cells += [(row.layer, row.kind, "yes" if row.quantized else "no", row.remark) for row in self.rows]
+        widths = [max(len(row[column]) for row in cells) for column in range(3)]
+        return "\n".join(
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]])
+            for row in cells
+        )
+
+
+def coverage(model: keras.Model) -> Coverage:
+    """Tells what int8 does with each layer of a float or quantize-aware model.
+
+    Raises:
+        ModelError: if the model is subclassed.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "gelu", name="hidden")])
+        >>> print(coverage(model))
+        layer              kind        int8  remark
+        hidden             Dense       yes   int8 weights per output channel, int8 output
+        hidden_activation  Activation  no    the activation 'gelu' has no int8 rule
+    """
+    return Coverage(plan_quantization(read_graph(split_activations(strip(model)))).coverage)

@@ -1,0 +1,116 @@
+"""The verb: a float model becomes one that trains as the int8 network it will be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from tfopt.data import Samples, check_samples
+from tfopt.errors import ModelError
+from tfopt.quantization.coverage import coverage
+from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, QuantizeAware
+from tfopt.quantization.plan import SharedRange, plan_quantization
+from tfopt.quantization.ranges import calibrate
+from tfopt.surgery.activations import split_activations
+from tfopt.surgery.graph import Call, Value, copy_call, read_graph, rebuild
+from tfopt.surgery.model import check_model
+
+__all__ = ["is_quantize_aware", "quantize_aware"]
+
+
+def quantize_aware(
+    model: keras.Model,
+    *,
+    calibration: Samples | None = None,
+    calibration_samples: int = 256,
+    strict: bool = False,
+) -> keras.Model:
+    """Returns a model that computes as its int8 .tflite will, and that `fit` can train.
+
+    Use it when post-training int8 loses too much accuracy: fine-tune the result for a few epochs, then give it to
+    `export_tflite`. Its outputs and the file's differ by at most one step of the int8 grid per layer. It is
+    a plain Functional model: compile, fit, save and load it as any other. The given model is left as it is.
+
+    Weights are rounded to symmetric int8 with one scale per output channel, activations to asymmetric int8.
+    Batch norm stays a layer of its own while training; the converter folds it exactly.
+
+    Args:
+        model: a Functional or Sequential model (nested ones are laid flat) of float32 layers.
+        calibration: samples that the activation ranges start from: an array of shape `(n, ...)`, a sequence
+            or mapping of arrays for several inputs, or a tf.data.Dataset of batches. Without it the first
+            training batch sets the ranges, and until then each batch is rounded to its own.
+        calibration_samples: at most this many of them are used, evenly spaced.
+        strict: whether a layer that must stay float is an error. Otherwise `coverage(model)` names it.
+
+    Raises:
+        ModelError: if the model is not a built Keras 3 model, is subclassed, already quantize-aware, has NaN
+            weights, or under `strict` has a layer without an int8 rule.
+        DataError: if the calibration data is empty, not finite, or does not fit the model's inputs.
+
+    Example:
+        >>> import numpy as np
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax", name="scores")])
+        >>> aware = quantize_aware(model, calibration=np.ones((8, 4)))
+        >>> aware.compile("sgd", "sparse_categorical_crossentropy")
+        >>> history = aware.fit(np.ones((8, 4)), np.zeros(8), verbose=0)
+        >>> print(coverage(aware))
+        layer              kind     int8  remark
+        scores             Dense    yes   int8 weights per output channel, int8 output
+        scores_activation  Softmax  yes   int8; output has a range that TFLite fixes
+
+    References:
+        Jacob et al. 2018, arXiv:1712.05877; Krishnamoorthi 2018, arXiv:1806.08342.
+    """
+    check_model(model)
+    if is_quantize_aware(model):
+        raise ModelError(
+            f"quantize_aware: the model '{model.name}' is already quantize-aware. Train it, or export it as it is."
+        )
+    samples = None
+    if calibration is not None:
+        samples = check_samples(calibration, model.inputs, limit=calibration_samples)
+    report = coverage(model)
+    if strict and report.in_float:
+        reasons = "; ".join(f"'{row.layer}' ({row.kind}): {row.remark}" for row in report.in_float)
+        raise ModelError(f"quantize_aware: strict=True, and these layers must stay float: {reasons}.")
+
+    graph = read_graph(split_activations(model))
+    plan = plan_quantization(graph)
+    roundings: dict[str, keras.Layer] = {}
+    wrappers: dict[int, keras.Layer] = {}
+
+    def round_value(value: Value, tensor: Any) -> Any:
+        shared = plan.ranges.get(value)
+        if shared is None:
+            return tensor
+        rounding = roundings.setdefault(shared.name, _rounding(shared))
+        if isinstance(rounding, FakeQuantize):
+            return rounding(tensor, member=shared.members.index(value))
+        return rounding(tensor)
+
+    def wrap(call: Call, copy: Callable[[keras.Operation], keras.Operation], args: Any, kwargs: Any) -> Any:
+        layer = call.operation
+        if id(layer) not in plan.scale_axes:
+            return copy_call(call, copy, args, kwargs)
+        if id(layer) not in wrappers:
+            wrappers[id(layer)] = QuantizeAware(copy(layer), plan.scale_axes[id(layer)], name=f"{call.name}_int8")
+        return wrappers[id(layer)](*args, **kwargs)
+
+    aware = rebuild(graph, on_call=wrap, on_value=round_value)
+    if samples is not None:
+        calibrate(aware, samples)
+    return aware
+
+
+def is_quantize_aware(model: keras.Model) -> bool:
+    """Whether `quantize_aware` made the model."""
+    return any(isinstance(layer, (QuantizeAware, FakeQuantize)) for layer in model.layers)
+
+
+def _rounding(shared: SharedRange) -> keras.Layer:
+    name = f"{shared.name}_range"
+    if shared.fixed is not None:
+        return FixedFakeQuantize(*shared.fixed, name=name)
+    return FakeQuantize(len(shared.members), name=name)
