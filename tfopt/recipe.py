@@ -41,7 +41,6 @@ class Recipe(BaseModel):
             float in and out) or "none".
         fine_tuning: quantization-aware fine-tuning before the export, or None for post-training only.
         calibration_samples: how many samples the activation ranges are measured on.
-        seed: of everything random (choice of calibration samples, order of training samples).
 
     Example:
         >>> recipe = Recipe(fine_tuning=FineTuning(epochs=2))
@@ -52,7 +51,6 @@ class Recipe(BaseModel):
           learning_rate: 0.0001
           batch_size: 64
         calibration_samples: 256
-        seed: 0
         <BLANKLINE>
         >>> Recipe.from_yaml(recipe.to_yaml()) == recipe
         True
@@ -63,7 +61,6 @@ class Recipe(BaseModel):
     quantization: Quantization = "int8"
     fine_tuning: FineTuning | None = None
     calibration_samples: int = Field(default=256, ge=1)
-    seed: int = Field(default=0, ge=0)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain data."""

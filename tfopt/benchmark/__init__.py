@@ -1,4 +1,84 @@
-"""Measuring artifacts: one timing protocol, one runner per target, one report."""
+"""Measuring artifacts: one timing protocol, one runner per target, one report.
 
-def benchmark():
-    """Replaced by the helper who writes this package."""
+The package is light: the runtimes and the plots are loaded when `benchmark` is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfopt.artifact import Artifact
+    from tfopt.benchmark.report import Report
+
+__all__ = ["benchmark"]
+
+
+def benchmark(
+    artifacts: Artifact | str | Path | Sequence[Artifact | str | Path] | Mapping[str, Artifact | str | Path],
+    data: tuple[Any, Any] | None = None,
+    *,
+    threads: Sequence[int] = (1, 2),
+    repeats: int = 100,
+    seconds: float = 1.0,
+    metric: str | Callable[[Any, Any], float] | None = None,
+    estimate: str | None = None,
+    coverage: Iterable[tuple[str, str, bool, str]] = (),
+    title: str = "Benchmark",
+    progress: bool | None = None,
+) -> Report:
+    """Measures the accuracy, size, latency and peak memory of files beside each other.
+
+    Use it to see whether what was exported really is smaller and faster on this machine, at which cost in
+    accuracy. All candidates are timed in turns within one run, so that a busy moment of the machine hits
+    them alike. What was not measured is None and reads "not measured".
+
+    Latency is that of one inference at batch size 1, with the input in place: the interpreter's `invoke` for
+    a .tflite (ai-edge-litert, XNNPACK), a call of the signature `serving_default` for a SavedModel (in
+    process, at TensorFlow's default thread counts, which cannot be changed once it runs).
+
+    Args:
+        artifacts: what to measure: artifacts, or paths of a .tflite file, a SavedModel folder or a TF
+            Serving model folder (its newest version is taken); one, a sequence, or a mapping of names to
+            them. The first is the baseline.
+        data: `(x, y)`: samples of shape `(n, ...)`, an array or one for each input, as floats even where a
+            file takes int8; and their n targets. Without it inputs are random and accuracy is not measured.
+            With `y` None accuracy is not measured either.
+        threads: thread counts a .tflite is timed at.
+        repeats: recorded inferences of each candidate, at least.
+        seconds: time in which inferences of each candidate are recorded, at least.
+        metric: "accuracy", "r2", or a callable `(targets, predictions) -> float` for which higher is better.
+            By default integer or one-hot targets are scored by top-1 accuracy (a single sigmoid output at
+            the threshold 0.5) and float targets by R².
+        estimate: an Arm Ethos-U configuration such as "ethos-u55-128": adds the compiler's *estimate* for
+            each .tflite (extra 'edge').
+        coverage: rows `(layer, type, whether it is quantized, reason)` to show in the report.
+        title: heading of the report.
+        progress: whether to show a progress bar; by default if the terminal is interactive.
+
+    Returns:
+        The report: print it, read its `entries`, or `save` it as report.json and report.html.
+
+    Raises:
+        ConfigError: if an argument is not usable or a path does not exist.
+        DataError: if the data does not fit a model, or an artifact's content differs from its record.
+        BenchmarkError: if a file cannot be loaded or run.
+        MissingExtraError: if an estimate is asked for and its compiler is not installed.
+
+    Example:
+        >>> benchmark("absent.tflite")
+        Traceback (most recent call last):
+        ...
+        tfopt.errors.ConfigError: benchmark: expected a .tflite file or a SavedModel folder. \
+Received: absent.tflite, which does not exist.
+
+    References: the percentiles of single-stream latency follow MLPerf Inference, arXiv:1911.02549.
+    """
+    from tfopt.benchmark.session import Session
+
+    session = Session(
+        threads=tuple(threads), repeats=repeats, seconds=seconds, metric=metric, estimate=estimate
+    )
+    return session.run(artifacts, data, coverage=tuple(coverage), title=title, progress=progress)

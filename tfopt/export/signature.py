@@ -15,8 +15,9 @@ SIGNATURE = "serving_default"
 
 
 def input_names(model: keras.Model) -> list[str]:
-    """The names of the inputs, in order, as identifiers that differ."""
-    return _identifiers([tensor.name for tensor in model.inputs])
+    """The names of the inputs, in order, as identifiers that differ; one without a name is `input_layer`."""
+    # Keras counts what has no name over the whole process; clients need the same name from every version.
+    return _identifiers([re.sub(r"^(keras_tensor|input_layer)(_\d+)?$", "input_layer", x.name) for x in model.inputs])
 
 
 def output_names(model: keras.Model) -> list[str]:

@@ -106,7 +106,7 @@ def export_tflite(
         tempfile.TemporaryDirectory(prefix="tfopt-export-") as folder,
     ):
         convertible = freeze(model) if quantization == "int8" and aware else reference
-        _write_static_saved_model(convertible, output_names(reference), Path(folder, "saved_model"))
+        _write_static_saved_model(convertible, output_names(model), Path(folder, "saved_model"))
         converted = Path(folder, path.name)
         convert_saved_model(
             Path(folder, "saved_model"),
@@ -118,12 +118,12 @@ def export_tflite(
         _audit(file, quantization)
         verification: dict[str, Any] = {"full_integer": file.is_full_integer, "operators": file.operator_counts}
         if verify:
-            verification |= _verify(reference, converted, file, quantization, samples)
+            verification |= _verify(reference, output_names(model), converted, file, quantization, samples)
         artifact = Artifact.of(
             converted,
             kind="tflite",
             inputs=tuple(_spec(name, file.inputs[name]) for name in input_names(model)),
-            outputs=tuple(_spec(name, file.outputs[name]) for name in output_names(reference)),
+            outputs=tuple(_spec(name, file.outputs[name]) for name in output_names(model)),
             recipe=recipe.to_dict(),
             verification=verification,
         ).model_copy(update={"path": path})
@@ -199,6 +199,7 @@ def _audit(file: TfliteFile, quantization: str) -> None:
 
 def _verify(
     reference: keras.Model,
+    names: list[str],
     path: Path,
     file: TfliteFile,
     quantization: str,
@@ -211,7 +212,6 @@ def _verify(
     }
     inputs = keras.tree.pack_sequence_as(input_structure(reference), list(chosen.values()))
     expected = [np.asarray(array) for array in keras.tree.flatten(reference.predict(inputs, verbose=0))]
-    names = output_names(reference)
     received = run_tflite(path, chosen)
     first = run_tflite(path, {name: array[:1] for name, array in chosen.items()}, xnnpack=False)
     scales = [next(iter(file.outputs[name].scales), None) for name in names]

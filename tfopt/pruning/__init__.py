@@ -1,1 +1,1 @@
-"""Making weights zero: masks as array maths."""
+"""Which weights to keep: the array maths of pruning."""

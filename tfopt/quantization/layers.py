@@ -10,7 +10,7 @@ from keras import ops
 
 from tfopt.quantization.fake_quant import fake_quantize_activation, fake_quantize_weights
 
-__all__ = ["FakeQuantize", "FixedFakeQuantize", "QuantizeAware"]
+__all__ = ["FakeQuantize", "FixedFakeQuantize", "NamedOutput", "QuantizeAware"]
 
 
 @keras.saving.register_keras_serializable(package="tfopt")
@@ -44,26 +44,35 @@ class FakeQuantize(keras.layers.Layer):
         options = {"shape": (members,), "initializer": "zeros", "trainable": False, "aggregation": "mean"}
         self.minima = self.add_weight(name="minima", dtype="float32", **options)
         self.maxima = self.add_weight(name="maxima", dtype="float32", **options)
-        self.observed = self.add_weight(name="observed", dtype="float32", **options)
+        self.batches = self.add_weight(name="batches", dtype="float32", **options)
 
     def call(self, x: tf.Tensor, member: int = 0, training: bool = False) -> tf.Tensor:
         """Rounds `x`; while training, lets the range follow it first."""
         if training:
-            self.observe(*batch_range(x), member=member, momentum=self.momentum)
+            self.observe(*batch_range(x), member=member)
             minimum, maximum = self.range()
         else:
-            minimum, maximum = ops.cond(
-                self.observed[member] > 0, self.range, lambda: batch_range(x)
-            )
+            minimum, maximum = ops.cond(self.batches[member] > 0, self.range, lambda: batch_range(x))
         return fake_quantize_activation(x, minimum, maximum)
 
-    def observe(self, minimum: tf.Tensor, maximum: tf.Tensor, *, member: int, momentum: float) -> None:
-        """Moves one member's averages towards a batch's range; the first batch sets them."""
+    def observe(self, minimum: tf.Tensor, maximum: tf.Tensor, *, member: int) -> None:
+        """Moves one member's averages towards a batch's range.
+
+        The first batches are averaged evenly, so that a start far off (the first batch sets it) is soon forgotten.
+        """
         selected = ops.one_hot(member, self.members)
-        keep = 1 - selected * (1 - momentum * self.observed)
-        self.minima.assign(self.minima * keep + minimum * (1 - keep))
-        self.maxima.assign(self.maxima * keep + maximum * (1 - keep))
-        self.observed.assign(ops.maximum(self.observed, selected))
+        keep = ops.minimum(self.momentum, self.batches / (self.batches + 1))
+        move = selected * (1 - keep)
+        self.minima.assign(self.minima + move * (minimum - self.minima))
+        self.maxima.assign(self.maxima + move * (maximum - self.maxima))
+        self.batches.assign(self.batches + selected)
+
+    def start_at(self, minimum: float, maximum: float, *, member: int) -> None:
+        """Sets one member's range; what is observed later counts from here."""
+        selected = ops.one_hot(member, self.members)
+        self.minima.assign(ops.where(selected > 0, minimum, self.minima))
+        self.maxima.assign(ops.where(selected > 0, maximum, self.maxima))
+        self.batches.assign(ops.maximum(self.batches, selected))
 
     def range(self) -> tuple[tf.Tensor, tf.Tensor]:
         """The union of the members' ranges."""
@@ -160,3 +169,16 @@ class QuantizeAware(keras.layers.Wrapper):
     def get_config(self) -> dict[str, Any]:
         """What the layer is rebuilt from."""
         return {**super().get_config(), "scale_axes": self.scale_axes}
+
+
+@keras.saving.register_keras_serializable(package="tfopt")
+class NamedOutput(keras.layers.Layer):
+    """Passes an output on under the name it has in the float model, so that losses and clients find it."""
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns `x`."""
+        return x
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's own."""
+        return input_shape

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,11 +9,11 @@ import keras
 from tfopt.data import Samples, check_samples
 from tfopt.errors import ModelError
 from tfopt.quantization.coverage import coverage
-from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, QuantizeAware
+from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, NamedOutput, QuantizeAware
 from tfopt.quantization.plan import SharedRange, plan_quantization
 from tfopt.quantization.ranges import calibrate
 from tfopt.surgery.activations import split_activations
-from tfopt.surgery.graph import Call, Value, copy_call, read_graph, rebuild
+from tfopt.surgery.graph import Call, Copier, Value, copy_call, read_graph, rebuild
 from tfopt.surgery.model import check_model
 
 __all__ = ["is_quantize_aware", "quantize_aware"]
@@ -78,21 +77,23 @@ def quantize_aware(
 
     graph = read_graph(split_activations(model))
     plan = plan_quantization(graph)
+    names = dict(zip(keras.tree.flatten(graph.outputs), _output_layer_names(model), strict=True))
     roundings: dict[str, keras.Layer] = {}
     wrappers: dict[int, keras.Layer] = {}
 
     def round_value(value: Value, tensor: Any) -> Any:
         shared = plan.ranges.get(value)
-        if shared is None:
-            return tensor
-        rounding = roundings.setdefault(shared.name, _rounding(shared))
-        if isinstance(rounding, FakeQuantize):
-            return rounding(tensor, member=shared.members.index(value))
-        return rounding(tensor)
+        if shared is not None:
+            rounding = roundings.setdefault(shared.name, _rounding(shared))
+            place = {"member": shared.members.index(value)} if isinstance(rounding, FakeQuantize) else {}
+            tensor = rounding(tensor, **place)
+        return NamedOutput(name=names[value])(tensor) if value in names else tensor
 
-    def wrap(call: Call, copy: Callable[[keras.Operation], keras.Operation], args: Any, kwargs: Any) -> Any:
+    def wrap(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
         layer = call.operation
         if id(layer) not in plan.scale_axes:
+            if call.name in names.values():  # the rounded output bears the name
+                copy(layer, name=f"{call.name}_unrounded")
             return copy_call(call, copy, args, kwargs)
         if id(layer) not in wrappers:
             wrappers[id(layer)] = QuantizeAware(copy(layer), plan.scale_axes[id(layer)], name=f"{call.name}_int8")
@@ -107,6 +108,10 @@ def quantize_aware(
 def is_quantize_aware(model: keras.Model) -> bool:
     """Whether `quantize_aware` made the model."""
     return any(isinstance(layer, (QuantizeAware, FakeQuantize)) for layer in model.layers)
+
+
+def _output_layer_names(model: keras.Model) -> list[str]:
+    return [model.layers[-1].name] if isinstance(model, keras.Sequential) else model.output_names
 
 
 def _rounding(shared: SharedRange) -> keras.Layer:

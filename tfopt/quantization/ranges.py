@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfopt.quantization.layers import FakeQuantize
-from tfopt.surgery.graph import Call, copy_call, read_graph, rebuild
+from tfopt.surgery.graph import Call, Copier, copy_call, read_graph, rebuild
 
 __all__ = ["calibrate"]
 
@@ -27,7 +26,7 @@ def calibrate(model: keras.Model, samples: list[np.ndarray], *, batch_size: int 
     observed: list[tuple[FakeQuantize, int]] = []
     extremes: list[Any] = []
 
-    def observe(call: Call, copy: Callable[[keras.Operation], keras.Operation], args: Any, kwargs: Any) -> Any:
+    def observe(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
         if not isinstance(call.operation, FakeQuantize):
             return copy_call(call, copy, args, kwargs)
         observed.append((call.operation, kwargs["member"]))
@@ -43,4 +42,4 @@ def calibrate(model: keras.Model, samples: list[np.ndarray], *, batch_size: int 
     reached = np.stack(batches).reshape(len(batches), -1, 2)
     minima, maxima = reached[..., 0].min(axis=0), reached[..., 1].max(axis=0)
     for (layer, member), minimum, maximum in zip(observed, minima, maxima, strict=True):
-        layer.observe(minimum, maximum, member=member, momentum=0.0)
+        layer.start_at(minimum, maximum, member=member)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfopt.errors import ModelError
-from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, QuantizeAware
+from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, NamedOutput, QuantizeAware
 from tfopt.surgery.batch_norm import batch_norm_as_depthwise
-from tfopt.surgery.graph import Call, copy_call, read_graph, rebuild
+from tfopt.surgery.graph import Call, Copier, copy_call, read_graph, rebuild
 
 __all__ = ["freeze", "strip"]
 
@@ -26,9 +25,9 @@ def strip(model: keras.Model) -> keras.Model:
         ['hidden']
     """
 
-    def unwrap(call: Call, copy: Callable[[keras.Operation], keras.Operation], args: Any, kwargs: Any) -> Any:
+    def unwrap(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
         match call.operation:
-            case FakeQuantize() | FixedFakeQuantize():
+            case FakeQuantize() | FixedFakeQuantize() | NamedOutput():
                 return args[0]
             case QuantizeAware():
                 return copy(call.operation.layer)(*args, **kwargs)
@@ -51,10 +50,10 @@ def freeze(model: keras.Model) -> keras.Model:
     graph = read_graph(model)
     folded = {call.output for call in graph.calls if isinstance(call.operation, QuantizeAware)}
 
-    def fix(call: Call, copy: Callable[[keras.Operation], keras.Operation], args: Any, kwargs: Any) -> Any:
+    def fix(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
         match call.operation:
             case FakeQuantize() as layer:
-                if not np.all(layer.observed):
+                if not np.all(layer.batches):
                     raise ModelError(
                         f"The range '{call.name}' of the model was never observed, so it has no int8 grid yet. "
                         "Pass calibration=... to quantize_aware, or train the model first."
@@ -67,6 +66,8 @@ def freeze(model: keras.Model) -> keras.Model:
                 outputs = layer(*args, **kwargs)
                 kernels.append((layer, np.asarray(wrapper.rounded_kernel())))
                 return outputs
+            case NamedOutput():
+                return args[0]
             case keras.layers.BatchNormalization() as layer if call.inputs[0] not in folded:
                 return batch_norm_as_depthwise(layer, args[0])
         return copy_call(call, copy, args, kwargs)

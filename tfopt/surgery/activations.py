@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tfopt.surgery.graph import Call, copy_call, read_graph, rebuild
+from tfopt.surgery.graph import Call, Copier, copy_call, read_graph, rebuild
 
 __all__ = ["split_activations"]
 
@@ -24,7 +24,7 @@ def split_activations(model: keras.Model) -> keras.Model:
     """
     linear: dict[int, keras.Layer] = {}
 
-    def split(call: Call, copy: Callable[[keras.Operation], keras.Operation], args: Any, kwargs: Any) -> Any:
+    def split(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
         layer = call.operation
         if not _has_own_activation(layer):
             return copy_call(call, copy, args, kwargs)

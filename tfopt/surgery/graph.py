@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 
 from tfopt.errors import ModelError
 
-__all__ = ["Call", "Graph", "Value", "read_graph", "rebuild"]
+__all__ = ["Call", "Copier", "Graph", "Value", "copy_call", "read_graph", "rebuild"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,13 +111,17 @@ def read_graph(model: keras.Model) -> Graph:
     )
 
 
-CallVisitor = Callable[[Call, Callable[[keras.Operation], keras.Operation], tuple[Any, ...], dict[str, Any]], Any]
+class Copier(Protocol):
+    """Gives a layer's copy, the same one at every use; a new name may be given at the first."""
+
+    def __call__(self, operation: keras.Operation, name: str | None = None) -> keras.Operation: ...
+
+
+CallVisitor = Callable[[Call, Copier, tuple[Any, ...], dict[str, Any]], Any]
 ValueVisitor = Callable[[Value, Any], Any]
 
 
-def copy_call(
-    call: Call, copy: Callable[[keras.Operation], keras.Operation], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def copy_call(call: Call, copy: Copier, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Calls a copy of the layer: what `rebuild` does where nothing is to change."""
     return copy(call.operation)(*args, **kwargs)
 
@@ -145,11 +149,11 @@ def rebuild(
     copies: dict[int, tuple[keras.Operation, keras.Operation]] = {}
     names = {id(call.operation): call.name for call in reversed(graph.calls)}
 
-    def copy(operation: keras.Operation) -> keras.Operation:
+    def copy(operation: keras.Operation, name: str | None = None) -> keras.Operation:
         if id(operation) not in copies:
             config = operation.get_config()
             if "name" in config:
-                config["name"] = names.get(id(operation), operation.name)
+                config["name"] = name or names.get(id(operation), operation.name)
             copies[id(operation)] = operation, type(operation).from_config(config)
         return copies[id(operation)][1]
 

@@ -1,0 +1,239 @@
+# ruff: noqa: RUF001, the signs × and − are the ones meant
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from tfopt.benchmark.comparison import compare, headline
+from tfopt.benchmark.machine import this_machine
+from tfopt.benchmark.report import CoverageRow, Entry, Estimate, Latency, Report
+from tfopt.benchmark.report_page import render_page
+from tfopt.errors import ConfigError, DataError
+
+
+def latency(threads, p50_ms):
+    return Latency(
+        threads=threads,
+        p50_ms=p50_ms,
+        p90_ms=1.2 * p50_ms,
+        p99_ms=2 * p50_ms,
+        throughput_per_second=1000 / p50_ms,
+        repeats=100,
+    )
+
+
+def entry(name, size_bytes, p50_ms=None, score=None, threads=1, **fields):
+    timed = () if p50_ms is None else (latency(threads, p50_ms),)
+    fields = {"kind": "tflite", "gzip_bytes": size_bytes // 2, "latencies": timed, **fields}
+    return Entry(name=name, path=name, size_bytes=size_bytes, score=score, **fields)
+
+
+def report(*entries, metric="top-1 accuracy", **fields):
+    return Report(title="Digits", metric=metric, machine=this_machine(), entries=entries, **fields)
+
+
+FLOAT = entry("float32", 3600, 1.8, 0.980)
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        (
+            entry("int8", 1000, 1.0, 0.978),
+            "int8 is 3.6× smaller and 1.80× faster than float32, "
+            "at −0.20 points of top-1 accuracy (97.80 %).",
+        ),
+        (
+            entry("int8", 1000, 3.6, 0.980),
+            "int8 is 3.6× smaller but 2.0× slower than float32, with the same top-1 accuracy (98.00 %).",
+        ),
+        (
+            entry("float16", 1800, 1.79, 0.981),
+            "float16 is 2.0× smaller and as fast as float32, at +0.10 points of top-1 accuracy (98.10 %).",
+        ),
+        (
+            entry("sparse", 7200, 3.6),
+            "sparse is 2.0× larger and 2.0× slower than float32; its accuracy was not compared.",
+        ),
+        (
+            entry("serving", 3600, 1.0, threads=None),
+            "serving is the same size as float32; its speed and accuracy were not compared.",
+        ),
+    ],
+)
+def test_the_headline_says_what_is_gained_and_lost(other, sentence):
+    assert headline(report(FLOAT, other), other) == sentence
+
+
+def test_a_lone_entry_is_described():
+    assert headline(report(FLOAT), FLOAT) == "float32: 3.52 KiB, 1.80 ms (1 thread), top-1 accuracy 98.00 %."
+
+
+def test_speeds_are_compared_at_a_thread_count_that_both_have():
+    one = FLOAT.model_copy(update={"latencies": (latency(1, 4.0), latency(2, 3.0))})
+    two = FLOAT.model_copy(update={"latencies": (latency(2, 1.0),)})
+    difference = compare(two, one)
+    assert (difference.threads, difference.speedup) == (2, 3.0)
+    assert compare(entry("serving", 10, 1.0, threads=None), one).speedup is None
+
+
+def test_the_table_reads_not_measured_and_never_a_number():
+    text = str(report(FLOAT, entry("serving", 3600)))
+    line = next(line for line in text.splitlines() if line.startswith(" serving"))
+    # accuracy, change, p50, ratio and memory
+    assert line.count("not measured") == 5
+    assert line.count("3.52 KiB") == 1
+    assert line.count("1.00×") == 1
+
+
+def test_names_are_printed_as_they_are():
+    assert "[red]odd[/red]" in str(report(entry("[red]odd[/red]", 10)))
+
+
+def test_the_table_fits_a_narrow_terminal_without_losing_a_figure():
+    console = Console(width=80, record=True, color_system=None, file=io.StringIO())
+    report(FLOAT, entry("int8", 1000, 1.0, 0.978)).print_table(console)
+    text = console.export_text()
+    assert "…" not in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+    for figure in ("97.80 %", "−0.20", "3.60×", "1.80×", "1.00"):
+        assert figure in text
+
+
+def test_entries_are_added_by_a_copy():
+    first = report(FLOAT)
+    both = first.model_copy(update={"entries": (*first.entries, entry("int8", 1000))})
+    assert [one.name for one in both.entries] == ["float32", "int8"]
+    assert len(first.entries) == 1
+
+
+def test_a_report_that_is_not_one_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"Report\.load: expected a report"):
+        Report.load(tmp_path)
+    (tmp_path / "report.json").write_text('{"title": "half')
+    with pytest.raises(DataError, match=r"Report\.load: expected a report"):
+        Report.load(tmp_path)
+
+
+def test_an_unwritable_place_is_refused_and_nothing_is_left(tmp_path):
+    (tmp_path / "file").write_text("here")
+    with pytest.raises(ConfigError, match="Cannot write"):
+        report(FLOAT).save(tmp_path / "file" / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+class Page(HTMLParser):
+    """What a page loads, its ids, its text, and whether its tags are closed."""
+
+    VOID = ("meta", "link", "br", "img")
+
+    def __init__(self, text):
+        super().__init__()
+        self.loaded, self.ids, self.open, self.tags, self.words = [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.open += [tag] if tag not in self.VOID else []
+        for name, value in attributes:
+            self.ids += [value] if name == "id" else []
+            self.loaded += [value] if name in ("src", "href", "xlink:href") and value[0] != "#" else []
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+ODD_NAME = "int8 <script>alert(1)</script> $x$"
+FULL = report(
+    FLOAT,
+    entry(
+        ODD_NAME,
+        1000,
+        1.0,
+        0.978,
+        verification={"max_lsb": 1.0, "full_integer": True},
+    ),
+    entry("serving", 4000, 2.0, 0.98, threads=None, kind="saved_model"),
+    entry(
+        "estimated",
+        900,
+        estimates=(
+            Estimate(
+                target="ethos-u55-128",
+                source="vela",
+                latency_ms=0.44,
+                cycles=220870,
+                sram_bytes=74480,
+                accelerator_operators=57,
+                cpu_operators=1,
+            ),
+        ),
+    ),
+    samples=360,
+    coverage=(
+        CoverageRow(layer="conv", type="Conv2D", quantized=True),
+        CoverageRow(layer="act", type="Activation", quantized=False, reason="'gelu' has no int8 rule"),
+    ),
+    notes=("A note & more.",),
+    reproduce="tfopt demo",
+)
+
+
+def test_the_page_is_well_formed_self_contained_and_escaped():
+    text = render_page(FULL)
+    page = Page(text)
+    assert page.open == []
+    assert page.loaded == []
+    assert len(page.ids) == len(set(page.ids))
+    assert "script" not in page.tags
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert ODD_NAME in "".join(page.words)
+
+
+def test_the_page_holds_every_section_and_figure():
+    page = Page(render_page(FULL))
+    text = " ".join(" ".join(page.words).split())
+    assert page.tags.count("svg") == 3
+    for expected in (
+        "3.60×",
+        "1,000 bytes",
+        "Agreement with Keras",
+        "largest difference in int8 steps 1",
+        "1 of 2 layers are quantized; 1 in float.",
+        "'gelu' has no int8 rule",
+        "57 of 58",
+        "220,870",
+        "A note & more.",
+        "tfopt demo",
+        "not measured",
+        this_machine().cpu,
+    ):
+        assert expected in text
+
+
+def test_the_plots_take_the_pages_colour_and_no_background():
+    svg = "".join(re.findall(r"<svg.*?</svg>", render_page(FULL), re.DOTALL))
+    assert "currentColor" in svg
+    assert "#010203" not in svg
+    assert "#ffffff" not in svg
+    assert "<text" in svg
+
+
+def test_the_same_report_gives_the_same_page():
+    assert render_page(FULL) == render_page(FULL)
+
+
+def test_a_report_with_one_bare_entry_is_a_page_too():
+    page = Page(render_page(report(entry("bare", 100), metric=None)))
+    assert page.tags.count("svg") == 1
+    assert "not measured" in " ".join(page.words)

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from tfopt.errors import ConfigError, ModelError
+from tfopt.pruning.masks import check_sparsity, kept_count, magnitude_mask, sparsity_of
+
+sparsities = st.floats(0, 1, exclude_max=True)
+kernels = st_numpy.arrays(
+    st.sampled_from([np.float32, np.float64, np.float16]),
+    st_numpy.array_shapes(min_dims=1, max_dims=4, max_side=8),
+    # Few distinct values, so that ties and zeros are the rule.
+    elements=st.one_of(st.sampled_from([0.0, -0.0, 1.0, -1.0]), st.floats(-8, 8, width=16)),
+)
+
+
+@given(kernels, sparsities)
+def test_keeps_exactly_the_requested_count_of_the_largest(weights, sparsity):
+    mask = magnitude_mask(weights, sparsity)
+    assert mask.shape == weights.shape
+    assert mask.dtype == bool
+    assert mask.sum() == round((1 - sparsity) * weights.size) == kept_count(weights.size, sparsity)
+    kept, dropped = np.abs(weights[mask]), np.abs(weights[~mask])
+    assert not len(kept) or not len(dropped) or kept.min() >= dropped.max()
+
+
+@given(kernels, sparsities)
+def test_ties_go_to_the_first_in_memory(weights, sparsity):
+    # An independent, slow reference: a stable sort by falling magnitude.
+    order = np.argsort(-np.abs(weights.astype(np.float64)).reshape(-1), kind="stable")
+    expected = np.zeros(weights.size, dtype=bool)
+    expected[order[: kept_count(weights.size, sparsity)]] = True
+    assert np.array_equal(magnitude_mask(weights, sparsity).reshape(-1), expected)
+
+
+@given(kernels, sparsities, sparsities)
+def test_a_rising_sparsity_only_takes_weights_away(weights, first, second):
+    early, late = min(first, second), max(first, second)
+    before = magnitude_mask(weights, early)
+    after = magnitude_mask(weights * before, late)
+    assert not np.any(after & ~before)
+
+
+def test_infinite_weights_are_the_largest():
+    weights = np.array([1.0, -np.inf, 2.0, np.inf], dtype=np.float32)
+    assert magnitude_mask(weights, 0.5).tolist() == [False, True, False, True]
+
+
+def test_nan_is_refused():
+    with pytest.raises(ModelError, match=r"1 of 3 weights are NaN.*lower the learning rate"):
+        magnitude_mask(np.array([1.0, np.nan, 2.0], dtype=np.float32), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (80, r"Received: 80. Did you mean 0.80\?"),
+        (97.5, r"Received: 97.5. Did you mean 0.975\?"),
+        (1.0, r"Received: 1.0.$"),
+        (100, r"Received: 100.$"),
+        (-0.1, r"Received: -0.1.$"),
+        (float("nan"), r"Received: nan.$"),
+        ("half", r"Received: 'half'.$"),
+        (None, r"Received: None.$"),
+    ],
+)
+def test_what_is_not_a_sparsity_is_refused(value, hint):
+    with pytest.raises(ConfigError, match=r"^here: x must be in \[0, 1\). " + hint):
+        check_sparsity("here: x", value)
+
+
+def test_sparsity_counts_weights_not_arrays():
+    assert sparsity_of(np.zeros(1), np.ones(3)) == 0.25
+    assert sparsity_of() == 0.0

@@ -1,0 +1,70 @@
+"""A script: how far the memory of a fresh process grows by loading and running one .tflite file.
+
+It is run as a file, in a process of its own: `python -P peak_memory.py MODEL.tflite`. It answers with one
+line of JSON: `{"peak_memory_bytes": N}`, where N is null where the system does not tell, or `{"error": TEXT}`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+STATUS = Path("/proc/self/status")
+
+
+def resident_bytes() -> int | None:
+    """Memory of this process now, or its peak where only that is known; None where nothing is."""
+    return _status_bytes("VmRSS:") if STATUS.exists() else _ru_maxrss_bytes()
+
+
+def peak_bytes() -> int | None:
+    """The peak since `forget_peak`."""
+    # Not ru_maxrss on Linux: a process inherits it from the one that started it, so that a child of a
+    # process as large as TensorFlow would show no growth at all.
+    return _status_bytes("VmHWM:") if STATUS.exists() else _ru_maxrss_bytes()
+
+
+def forget_peak() -> None:
+    """Lets the peak begin anew at the present state, where the system can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _status_bytes(field: str) -> int | None:
+    for line in STATUS.read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _ru_maxrss_bytes() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def main(path: str) -> dict[str, int | str | None]:
+    """Loads the file with one thread, runs it twice on its empty inputs, and tells the growth."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    forget_peak()
+    before = resident_bytes()
+    try:
+        interpreter = Interpreter(model_path=path, num_threads=1)
+        interpreter.allocate_tensors()
+        for _ in range(2):
+            interpreter.invoke()
+    except (RuntimeError, ValueError) as error:
+        return {"error": " ".join(str(error).split())}
+    after = peak_bytes()
+    return {"peak_memory_bytes": None if before is None or after is None else max(after - before, 0)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1])))

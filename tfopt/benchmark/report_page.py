@@ -1,0 +1,128 @@
+"""The report as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import math
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from tfopt.benchmark.comparison import compare, headline, threads_words
+from tfopt.benchmark.metric import ACCURACIES
+from tfopt.benchmark.plots import entry_colors, latency_plot, score_plot, size_plot
+from tfopt.benchmark.report import Entry, Report
+from tfopt.benchmark.report_table import timed_threads
+from tfopt.benchmark.units import (
+    NOT_MEASURED,
+    factor,
+    human_bytes,
+    score_change_text,
+    score_text,
+    significant,
+)
+
+__all__ = ["render_page"]
+
+MEASUREMENTS = {
+    "samples": "samples compared",
+    "max_absolute_error": "largest difference",
+    "sqnr_db": "signal to quantization noise, dB",
+    "top1_agreement": "same class as Keras",
+    "max_lsb": "largest difference in int8 steps",
+}
+
+
+def render_page(report: Report) -> str:
+    """The page: it loads nothing, reads in light and dark, and fits a phone."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(
+        files("tfopt.benchmark").joinpath("report.html.jinja").read_text("utf-8")
+    )
+    plots = [
+        ("Score against size", score_plot(report), "Up and to the left is better. Grey is the baseline."),
+        ("Latency", latency_plot(report), "Median of one inference; the line reaches the 90th percentile."),
+        ("Size", size_plot(report), "What is stored on the device, and what is downloaded."),
+    ]
+    return template.render(
+        report=report,
+        headlines=[headline(report, entry) for entry in _best_first(report)]
+        or [headline(report, report.baseline)],
+        columns=_columns(report),
+        rows=[_row(report, entry) for entry in report.entries],
+        colors=entry_colors(report),
+        # matplotlib escapes the names in its text elements.
+        plots=[(title, Markup(svg), caption) for title, svg, caption in plots if svg],
+        latencies=[
+            (entry.name, threads_words(one.threads), one)
+            for entry in report.entries
+            for one in entry.latencies
+        ],
+        estimates=[(entry.name, one) for entry in report.entries for one in entry.estimates],
+        verifications=[(entry.name, _verification(entry)) for entry in report.entries],
+        in_float=sum(not row.quantized for row in report.coverage),
+        human_bytes=human_bytes,
+        significant=significant,
+        NOT_MEASURED=NOT_MEASURED,
+    )
+
+
+def _best_first(report: Report) -> list[Entry]:
+    """All but the baseline, smallest first; those about as small are ordered by speed, then by score."""
+
+    def order(entry: Entry) -> tuple[int, int, float]:
+        difference = compare(entry, report.baseline)
+        # Rounding to steps of 5 % on a logarithmic scale makes equal what differs by noise.
+        size, speed = (
+            round(math.log(ratio or 1) / math.log(1.05))
+            for ratio in (difference.size_ratio, difference.speedup)
+        )
+        return -size, -speed, -(difference.score_change or 0.0)
+
+    return sorted(report.entries[1:], key=order)
+
+
+def _columns(report: Report) -> list[str]:
+    timed = [f"p50, {threads_words(threads)}" for threads in timed_threads(report)]
+    change = "change, points" if report.metric in ACCURACIES else "change"
+    return [report.metric or "accuracy", change, "size", "smaller", "gzip", *timed, "faster", "peak memory"]
+
+
+def _row(report: Report, entry: Entry) -> tuple[Entry, list[tuple[str, str]]]:
+    """An entry and its cells: text, and a remark such as the exact number of bytes."""
+    first, difference = entry is report.baseline, compare(entry, report.baseline)
+    at = f"at {threads_words(difference.threads)}" if difference.speedup is not None else ""
+    latencies = [entry.latency_at(threads) for threads in timed_threads(report)]
+    change = score_change_text(report.metric, difference.score_change)
+    return entry, [
+        (score_text(report.metric, entry.score), ""),
+        ("baseline" if first else change.removesuffix(" points"), ""),
+        (human_bytes(entry.size_bytes), f"{entry.size_bytes:,} bytes"),
+        ("baseline" if first else factor(difference.size_ratio), ""),
+        (human_bytes(entry.gzip_bytes), f"{entry.gzip_bytes:,} bytes"),
+        *((significant(latency.p50_ms if latency else None, "ms"), "") for latency in latencies),
+        ("baseline" if first else factor(difference.speedup), "" if first else at),
+        (human_bytes(entry.peak_memory_bytes), ""),
+    ]
+
+
+def _verification(entry: Entry) -> list[tuple[str, str]]:
+    return [
+        (MEASUREMENTS.get(name, name.replace("_", " ")), _plain(value))
+        for name, value in entry.verification.items()
+    ]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_plain(one)}" for key, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_plain(one) for one in value)
+    return "none" if value is None else str(value)

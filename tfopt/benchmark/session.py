@@ -1,0 +1,232 @@
+"""A measuring session: load every candidate, score it, time all of them in turns, write the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tfopt.benchmark.candidates import Candidate, candidates, gzip_bytes
+from tfopt.benchmark.ethos_u import Platform, estimate_latency, platform_of
+from tfopt.benchmark.machine import this_machine
+from tfopt.benchmark.metric import MetricChoice, Score, check_metric, score
+from tfopt.benchmark.protocol import Timing, measure
+from tfopt.benchmark.report import CoverageRow, Entry, Estimate, Latency, Report
+from tfopt.benchmark.runner import Runner, random_samples
+from tfopt.benchmark.saved_model import SavedModelRunner
+from tfopt.data import check_samples
+from tfopt.errors import ConfigError, DataError
+
+__all__ = ["Session"]
+
+Timings = dict[tuple[str, int | None], Timing]
+
+
+@dataclass(frozen=True)
+class Session:
+    """How to measure; the arguments are those of `tfopt.benchmark`.
+
+    Raises:
+        ConfigError: if an argument is not usable.
+        MissingExtraError: if an estimate is asked for and its compiler is not installed.
+    """
+
+    threads: tuple[int, ...]
+    repeats: int
+    seconds: float
+    metric: MetricChoice
+    estimate: str | None
+
+    def __post_init__(self) -> None:
+        if not self.threads or any(type(count) is not int or count < 1 for count in self.threads):
+            raise ConfigError(
+                f"benchmark: threads must be whole numbers of at least 1. Received: {list(self.threads)}."
+            )
+        if type(self.repeats) is not int or self.repeats < 1:
+            raise ConfigError(
+                f"benchmark: repeats must be a whole number of at least 1. Received: {self.repeats!r}."
+            )
+        if not 0 <= self.seconds < float("inf"):
+            raise ConfigError(f"benchmark: seconds must be at least 0. Received: {self.seconds!r}.")
+        check_metric(self.metric)
+
+    def run(
+        self,
+        artifacts: object,
+        data: tuple[Any, Any] | None,
+        *,
+        coverage: tuple[tuple[str, str, bool, str], ...],
+        title: str,
+        progress: bool | None,
+    ) -> Report:
+        """Measures and reports."""
+        if data is not None and not (isinstance(data, tuple) and len(data) == 2):
+            raise DataError(f"benchmark: data must be a tuple (x, y). Received: {type(data).__name__}.")
+        platform = platform_of(self.estimate) if self.estimate else None
+        chosen = candidates(artifacts)
+        with _progress_bar(progress) as bar:
+            runners = self._load(chosen, bar)
+            samples = {
+                name: check_samples(data[0], runner.inputs, what="benchmark") if data else None
+                for name, runner in runners.items()
+            }
+            scores = self._score(runners, samples, data[1], bar) if data and data[1] is not None else {}
+            timings = self._time(runners, samples, bar)
+            estimates = _estimate(chosen, platform, bar) if platform else {}
+        metrics = list(dict.fromkeys(one.metric for one in scores.values()))
+        if len(metrics) > 1:
+            raise DataError(
+                f"benchmark: the outputs differ in shape, so they cannot be scored alike: "
+                f"{', '.join(metrics)}. Benchmark them apart, or give a callable as metric."
+            )
+        return Report(
+            title=title,
+            metric=metrics[0] if metrics else None,
+            samples=len(next(iter(samples.values()))[0]) if scores else None,  # type: ignore[index]
+            machine=this_machine(),
+            entries=tuple(
+                _entry(candidate, runners[candidate.name], scores, timings, estimates) for candidate in chosen
+            ),
+            coverage=tuple(
+                CoverageRow(layer=layer, type=kind, quantized=quantized, reason=reason)
+                for layer, kind, quantized, reason in coverage
+            ),
+            notes=_notes(timings, scores),
+            reproduce=self._call(chosen, bool(data)),
+        )
+
+    def _load(self, chosen: list[Candidate], bar: Progress) -> dict[str, Runner]:
+        task = bar.add_task("Loading", total=len(chosen))
+        runners: dict[str, Runner] = {}
+        for candidate in chosen:
+            if candidate.kind == "saved_model":
+                runners[candidate.name] = SavedModelRunner(candidate.path, record=candidate.record)
+            else:
+                from tfopt.benchmark.tflite import TfliteRunner
+
+                runners[candidate.name] = TfliteRunner(candidate.path, self.threads, record=candidate.record)
+            _advance(bar, task)
+        return runners
+
+    def _score(
+        self, runners: dict[str, Runner], samples: dict[str, Any], targets: Any, bar: Progress
+    ) -> dict[str, Score]:
+        task = bar.add_task("Predicting", total=sum(len(arrays[0]) for arrays in samples.values()))
+        return {
+            name: score(
+                targets,
+                runner.predict(samples[name], lambda count: _advance(bar, task, count)),
+                self.metric,
+            )
+            for name, runner in runners.items()
+        }
+
+    def _time(self, runners: dict[str, Runner], samples: dict[str, Any], bar: Progress) -> Timings:
+        calls = {
+            (name, threads): call
+            for name, runner in runners.items()
+            for threads, call in runner.timed_calls(
+                _first(samples[name]) or random_samples(runner.inputs)
+            ).items()
+        }
+        task = bar.add_task("Timing", total=100)
+        return measure(
+            calls,
+            repeats=self.repeats,
+            seconds=self.seconds,
+            on_progress=lambda fraction: _advance(bar, task, 100 * fraction - bar.tasks[task].completed),
+        )
+
+    def _call(self, chosen: list[Candidate], with_data: bool) -> str:
+        paths = ", ".join(f"{candidate.name!r}: {str(candidate.path)!r}" for candidate in chosen)
+        options = [f"threads={self.threads}", f"repeats={self.repeats}", f"seconds={self.seconds}"]
+        if self.metric is not None:
+            name = getattr(self.metric, "__name__", type(self.metric).__name__)
+            options.append(f"metric={name if callable(self.metric) else repr(self.metric)}")
+        options += [f"estimate={self.estimate!r}"] if self.estimate else []
+        return f"tfopt.benchmark({{{paths}}}, {'(x, y), ' if with_data else ''}{', '.join(options)})"
+
+
+def _progress_bar(shown: bool | None) -> Progress:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    # Drawn between the turns only: a thread that draws would take the cores that are being timed.
+    return Progress(
+        *columns,
+        console=console,
+        transient=True,
+        auto_refresh=False,
+        disable=not (console.is_terminal if shown is None else shown),
+    )
+
+
+def _advance(bar: Progress, task: Any, count: float = 1) -> None:
+    before = bar.tasks[task].percentage
+    bar.advance(task, count)
+    if int(bar.tasks[task].percentage) != int(before):
+        bar.refresh()
+
+
+def _first(arrays: list[np.ndarray] | None) -> list[np.ndarray] | None:
+    return [array[:1] for array in arrays] if arrays else None
+
+
+def _estimate(chosen: list[Candidate], platform: Platform, bar: Progress) -> dict[str, tuple[Estimate, ...]]:
+    files = [candidate for candidate in chosen if candidate.kind == "tflite"]
+    task = bar.add_task("Estimating", total=len(files))
+    estimates: dict[str, tuple[Estimate, ...]] = {}
+    for candidate in files:
+        one = estimate_latency(candidate.path, platform)
+        estimates[candidate.name] = (one,) if one else ()
+        _advance(bar, task)
+    return estimates
+
+
+def _entry(
+    candidate: Candidate,
+    runner: Runner,
+    scores: dict[str, Score],
+    timings: Timings,
+    estimates: dict[str, tuple[Estimate, ...]],
+) -> Entry:
+    scored = scores.get(candidate.name)
+    notes = [runner.note]
+    if estimates.get(candidate.name) == ():
+        notes.append("no operator runs on the accelerator, so there is no estimate")
+    return Entry(
+        name=candidate.name,
+        path=str(candidate.path),
+        kind=candidate.kind,
+        score=scored.value if scored else None,
+        size_bytes=sum(file.stat().st_size for file in candidate.files),
+        gzip_bytes=gzip_bytes(candidate.files),
+        peak_memory_bytes=runner.peak_memory_bytes,
+        latencies=tuple(
+            Latency(
+                threads=threads,
+                p50_ms=timing.p50_ms,
+                p90_ms=timing.p90_ms,
+                p99_ms=timing.p99_ms,
+                throughput_per_second=timing.throughput_per_second,
+                repeats=timing.repeats,
+            )
+            for (name, threads), timing in timings.items()
+            if name == candidate.name
+        ),
+        estimates=estimates.get(candidate.name, ()),
+        verification=candidate.record.verification if candidate.record else {},
+        note="; ".join(notes),
+    )
+
+
+def _notes(timings: Timings, scores: dict[str, Score]) -> tuple[str, ...]:
+    notes = [] if scores else ["Accuracy was not measured: no data with targets was given."]
+    if restless := sorted({name for (name, _), timing in timings.items() if not timing.settled}):
+        notes.append(
+            f"Warm-up times did not settle for {', '.join(restless)}: the machine was busy, "
+            "repeat the measurement."
+        )
+    return tuple(notes)

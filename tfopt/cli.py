@@ -1,0 +1,167 @@
+"""The command line: the same functions as the Python API, with their results written to a folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from tfopt.errors import ConfigError, TfoptError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="tfopt",
+    help="From a Keras 3 model to a small, fast, verified model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+Data = Annotated[Path, typer.Option("--data", help="NPZ file with x_train, y_train, x_test, y_test.")]
+OptionalData = Annotated[Path | None, typer.Option("--data", help="NPZ file with x_train, y_train, x_test, y_test.")]
+
+
+@app.command()
+def demo(
+    out: Out = Path("tfopt_demo"),
+    data: Annotated[
+        str, typer.Option("--data", help="digits (nothing is downloaded), fashion_mnist, or an NPZ file.")
+    ] = "digits",
+) -> None:
+    """Train a small CNN, prune, quantize, export, serve and measure it: the whole way in about a minute."""
+    from tfopt.demo import load_data, run_demo
+
+    result = run_demo(load_data(data), out, console, title=f"tfopt demo: {Path(data).stem}")
+    result.report.print_table(console)
+    console.print(f"int8 model:      {result.tflite.path}", soft_wrap=True)
+    console.print(f"serving folder:  {out / 'serving'}", soft_wrap=True)
+    console.print(f"report:          {result.report_page}", soft_wrap=True)
+
+
+@app.command()
+def optimize(
+    model: Annotated[Path, typer.Argument(help="A trained model: .keras, .h5 or .hdf5.")],
+    data: Data,
+    out: Out,
+    target: Annotated[str, typer.Option(help="Where the model is to run: tflite.")] = "tflite",
+    max_drop: Annotated[float, typer.Option(help="Score that may be lost, as a fraction: 0.01 is 1 point.")] = 0.01,
+    recipe: Annotated[Path | None, typer.Option(help="Settings as YAML or JSON.")] = None,
+) -> None:
+    """Make a trained model small: post-training int8, and quantization-aware fine-tuning where that loses too much."""
+    import tfopt
+    from tfopt.data import load_npz
+    from tfopt.recipe import Recipe
+
+    arrays = load_npz(data)
+    result = tfopt.optimize(
+        model,
+        (arrays.x_train, arrays.y_train),
+        (arrays.x_test, arrays.y_test),
+        target=target,
+        max_drop=max_drop,
+        out=out,
+        recipe=None if recipe is None else Recipe.load(recipe),
+        verbose=1 if console.is_terminal else 2,
+    )
+    result.report.print_table(console)
+    console.print(str(result), soft_wrap=True, highlight=False)
+    console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+    if not result.within_max_drop:
+        raise TfoptError(
+            f"No candidate stayed within the allowed drop of {max_drop:g}; the best one was written. Allow more with "
+            "--max-drop, or fine-tune longer with --recipe (fine_tuning: epochs)."
+        )
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A model: .keras, .h5 or .hdf5, quantize-aware or not.")],
+    out: Out,
+    format: Annotated[str, typer.Option(help="tflite or serving.")] = "tflite",
+    quantization: Annotated[str, typer.Option(help="For tflite: int8, float16, dynamic or none.")] = "int8",
+    data: OptionalData = None,
+    name: Annotated[str | None, typer.Option(help="For serving: the model's name in requests.")] = None,
+    version: Annotated[int, typer.Option(help="For serving: the version to write.")] = 1,
+) -> None:
+    """Write a model as a verified .tflite file or TF Serving folder."""
+    import tfopt
+    from tfopt.data import load_npz
+    from tfopt.model_file import load_model
+
+    samples = None if data is None else load_npz(data).x_train
+    if format == "tflite":
+        artifact = tfopt.export_tflite(
+            load_model(model), out / f"{model.stem}.tflite", quantization, calibration=samples
+        )
+    elif format == "serving":
+        artifact = tfopt.export_serving(
+            load_model(model), out, name=name or model.stem, version=version, data=samples
+        )
+    else:
+        raise ConfigError(f"--format must be tflite or serving. Received: {format}.")
+    console.print(str(artifact), soft_wrap=True, highlight=False)
+
+
+@app.command()
+def benchmark(
+    artifacts: Annotated[list[Path], typer.Argument(help=".tflite files and SavedModel folders; the first is the baseline.")],
+    data: OptionalData = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for report.json and report.html.")] = None,
+    estimate: Annotated[str | None, typer.Option(help="An Arm Ethos-U configuration, such as ethos-u55-128.")] = None,
+) -> None:
+    """Measure accuracy, size, latency and memory of files beside each other."""
+    import tfopt
+    from tfopt.data import load_npz
+
+    arrays = None if data is None else load_npz(data)
+    report = tfopt.benchmark(
+        artifacts, None if arrays is None else (arrays.x_test, arrays.y_test), estimate=estimate
+    )
+    report.print_table(console)
+    if out is not None:
+        console.print(f"Report: {report.save(out)}", soft_wrap=True)
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A .keras, .h5 or .tflite file, or a SavedModel folder.")],
+) -> None:
+    """Show what is in a file: layers or operators, dtypes, bytes, zeros."""
+    import tfopt
+
+    console.print(tfopt.inspect(file).table())
+
+
+def main() -> NoReturn:
+    """Runs the command line; an error of tfopt's becomes one message and exit code 1."""
+    # TensorFlow writes its start-up remarks from C++, before any Python setting could reach it.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    warnings.filterwarnings("ignore", message=".*__array__ implementation doesn't accept a copy keyword.*")
+    # As an exception, an end from outside removes what is half-written.
+    signal.signal(signal.SIGTERM, _interrupt)
+    errors = Console(stderr=True)
+    try:
+        app(standalone_mode=False)
+    except TfoptError as error:
+        errors.print(f"[bold red]Error:[/bold red] {type(error).__name__}", highlight=False)
+        errors.print(str(error), soft_wrap=True, highlight=False, markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("Interrupted: nothing half-written was left.")
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
