@@ -22,6 +22,7 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
     Use it beside `MagnitudePruning`: while the sparsity rises the monitored value often gets worse, and
     Keras's own callback would stop there, or restore the best weights from an epoch that was still dense.
     Give both callbacks the same sparsity and the same `layers`.
+    As in Keras, a fit that is resumed counts patience and looks for its best epoch anew.
 
     Args:
         monitor: the name of the value to watch, such as "val_loss".
@@ -125,9 +126,7 @@ Did you mean 0.80?
             )
 
     def _is_sparse(self, min_sparsity: float) -> bool:
-        kernels = [
-            keras.ops.convert_to_numpy(kernel) for _, kernel in select_kernels(self.model, self.layers)
-        ]
+        kernels = [keras.ops.convert_to_numpy(kernel) for _, kernel in select_kernels(self.model, self.layers)]
         zeros = sum(kernel.size - int(np.count_nonzero(kernel)) for kernel in kernels)
         # Counted in weights, because 7 zeros of 9 are a fraction of 0.78 and yet all that 0.8 asks for.
         needed = sum(kernel.size - kept_count(kernel.size, min_sparsity) for kernel in kernels)

@@ -228,8 +228,6 @@ class _MaskConstraint:
         try:
             mask = magnitude_mask(keras.ops.convert_to_numpy(self.kernel), sparsity)
         except ModelError as error:
-            raise ModelError(
-                f"MagnitudePruning: the kernel of the layer '{self.layer.name}': {error}"
-            ) from None
+            raise ModelError(f"MagnitudePruning: the kernel of the layer '{self.layer.name}': {error}") from None
         self.mask.assign(mask)
         self.kernel.assign(self.masked(self.kernel))

@@ -31,9 +31,7 @@ class TrainingClock:
         200
     """
 
-    def __init__(
-        self, optimizer: keras.optimizers.Optimizer, *, epoch: int, steps_per_epoch: int | None
-    ) -> None:
+    def __init__(self, optimizer: keras.optimizers.Optimizer, *, epoch: int, steps_per_epoch: int | None) -> None:
         if epoch > 0 and steps_per_epoch is None:
             raise ConfigError(
                 f"Cannot tell the training step at the start of epoch {epoch}: fit() does not know how many "

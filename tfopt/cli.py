@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import warnings
@@ -14,6 +13,7 @@ import typer
 from rich.console import Console
 
 from tfopt.errors import ConfigError, TfoptError
+from tfopt.tensorflow_start import start_tensorflow
 
 __all__ = ["app", "main"]
 
@@ -39,6 +39,7 @@ def demo(
     ] = "digits",
 ) -> None:
     """Train a small CNN, prune, quantize, export, serve and measure it: the whole way in about a minute."""
+    start_tensorflow()
     from tfopt.demo import load_data, run_demo
 
     result = run_demo(load_data(data), out, console, title=f"tfopt demo: {Path(data).stem}")
@@ -58,6 +59,7 @@ def optimize(
     recipe: Annotated[Path | None, typer.Option(help="Settings as YAML or JSON.")] = None,
 ) -> None:
     """Make a trained model small: post-training int8, and quantization-aware fine-tuning where that loses too much."""
+    start_tensorflow()
     import tfopt
     from tfopt.data import load_npz
     from tfopt.recipe import Recipe
@@ -94,6 +96,7 @@ def export(
     version: Annotated[int, typer.Option(help="For serving: the version to write.")] = 1,
 ) -> None:
     """Write a model as a verified .tflite file or TF Serving folder."""
+    start_tensorflow()
     import tfopt
     from tfopt.data import load_npz
     from tfopt.model_file import load_model
@@ -104,9 +107,7 @@ def export(
             load_model(model), out / f"{model.stem}.tflite", quantization, calibration=samples
         )
     elif format == "serving":
-        artifact = tfopt.export_serving(
-            load_model(model), out, name=name or model.stem, version=version, data=samples
-        )
+        artifact = tfopt.export_serving(load_model(model), out, name=name or model.stem, version=version, data=samples)
     else:
         raise ConfigError(f"--format must be tflite or serving. Received: {format}.")
     console.print(str(artifact), soft_wrap=True, highlight=False)
@@ -114,19 +115,20 @@ def export(
 
 @app.command()
 def benchmark(
-    artifacts: Annotated[list[Path], typer.Argument(help=".tflite files and SavedModel folders; the first is the baseline.")],
+    artifacts: Annotated[
+        list[Path], typer.Argument(help=".tflite files and SavedModel folders; the first is the baseline.")
+    ],
     data: OptionalData = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for report.json and report.html.")] = None,
     estimate: Annotated[str | None, typer.Option(help="An Arm Ethos-U configuration, such as ethos-u55-128.")] = None,
 ) -> None:
     """Measure accuracy, size, latency and memory of files beside each other."""
+    start_tensorflow()
     import tfopt
     from tfopt.data import load_npz
 
     arrays = None if data is None else load_npz(data)
-    report = tfopt.benchmark(
-        artifacts, None if arrays is None else (arrays.x_test, arrays.y_test), estimate=estimate
-    )
+    report = tfopt.benchmark(artifacts, None if arrays is None else (arrays.x_test, arrays.y_test), estimate=estimate)
     report.print_table(console)
     if out is not None:
         console.print(f"Report: {report.save(out)}", soft_wrap=True)
@@ -137,6 +139,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(help="A .keras, .h5 or .tflite file, or a SavedModel folder.")],
 ) -> None:
     """Show what is in a file: layers or operators, dtypes, bytes, zeros."""
+    start_tensorflow()
     import tfopt
 
     console.print(tfopt.inspect(file).table())
@@ -144,9 +147,6 @@ def inspect(
 
 def main() -> NoReturn:
     """Runs the command line; an error of tfopt's becomes one message and exit code 1."""
-    # TensorFlow writes its start-up remarks from C++, before any Python setting could reach it.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     warnings.filterwarnings("ignore", message=".*__array__ implementation doesn't accept a copy keyword.*")
     # As an exception, an end from outside removes what is half-written.
     signal.signal(signal.SIGTERM, _interrupt)

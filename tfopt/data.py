@@ -124,9 +124,7 @@ def check_samples(
         )
         if not fits:
             sizes = "".join(f", {'any' if size is None else size}" for size in expected)
-            raise DataError(
-                f"{what} data for input '{spec.name}' must have shape (n{sizes}). Received: {array.shape}."
-            )
+            raise DataError(f"{what} data for input '{spec.name}' must have shape (n{sizes}). Received: {array.shape}.")
         if not np.issubdtype(array.dtype, np.number) and array.dtype != bool:
             raise DataError(f"{what} data for input '{spec.name}' must be numbers. Received dtype: {array.dtype}.")
         if not np.all(np.isfinite(array)):

@@ -163,12 +163,12 @@ def run_demo(data: ArrayDataset, out: Path, console: Console, *, title: str) -> 
         max(1, epochs // 6),
         [hold, LearningRate(cosine(2e-4, steps=max(1, epochs // 6) * steps))],
     )
-    tflite = tfopt.export_tflite(
-        aware, out / "tflite" / "int8_quantization_aware.tflite", calibration=data.x_train
-    )
+    tflite = tfopt.export_tflite(aware, out / "tflite" / "int8_quantization_aware.tflite", calibration=data.x_train)
 
     console.print("[bold]5/5  TF Serving folder and benchmark[/bold]")
-    serving = tfopt.export_serving(model, out / "serving", name="small_cnn", version=_next_version(out), data=data.x_test)
+    serving = tfopt.export_serving(
+        model, out / "serving", name="small_cnn", version=_next_version(out), data=data.x_test
+    )
     report = tfopt.benchmark(
         {
             "float32": baseline,
@@ -177,9 +177,7 @@ def run_demo(data: ArrayDataset, out: Path, console: Console, *, title: str) -> 
             "SavedModel, pruned": serving,
         },
         (data.x_test, data.y_test),
-        coverage=[
-            (row.layer, row.kind, row.quantized, row.remark) for row in tfopt.quantization.coverage(model).rows
-        ],
+        coverage=[(row.layer, row.kind, row.quantized, row.remark) for row in tfopt.quantization.coverage(model).rows],
         title=title,
     )
     return DemoResult(report, tflite, serving, report.save(out))

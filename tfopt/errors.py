@@ -1,12 +1,12 @@
 """What tfopt raises: every message says what happened, what was expected, what was received, and the mend.
 
-    TfoptError
-     ├── ConfigError (ValueError)          an argument, an option or a recipe field is not usable
-     ├── ModelError (ValueError)           the model is not one that tfopt can work on
-     ├── DataError (ValueError)            calibration, training or benchmark data does not fit
-     ├── ExportError (RuntimeError)        a conversion, an audit or a verification failed: nothing was written
-     ├── BenchmarkError (RuntimeError)     a file could not be run
-     └── MissingExtraError (ImportError)   an optional dependency is absent; the message names the extra
+TfoptError
+├── ConfigError (ValueError)          an argument, an option or a recipe field is not usable
+├── ModelError (ValueError)           the model is not one that tfopt can work on
+├── DataError (ValueError)            calibration, training or benchmark data does not fit
+├── ExportError (RuntimeError)        a conversion, an audit or a verification failed: nothing was written
+├── BenchmarkError (RuntimeError)     a file could not be run
+└── MissingExtraError (ImportError)   an optional dependency is absent; the message names the extra
 """
 
 from __future__ import annotations

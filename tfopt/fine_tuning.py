@@ -1,4 +1,4 @@
-"""Quantization-aware fine-tuning with sensible defaults: what `optimize` does when post-training int8 loses too much."""
+"""Quantization-aware fine-tuning with sensible defaults, for when post-training int8 loses too much."""
 
 from __future__ import annotations
 

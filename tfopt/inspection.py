@@ -169,8 +169,13 @@ def _inspect_saved_model(path: Path) -> Inspection:
     except Exception as error:  # whatever the damaged part raises
         raise DataError(f"inspect: the SavedModel {folder} cannot be loaded. TensorFlow says: {error}") from error
     parts = [
-        _part(variable.path if hasattr(variable, "path") else variable.name, "variable", variable.dtype.name,
-              tuple(variable.shape), [variable.numpy()])
+        _part(
+            variable.path if hasattr(variable, "path") else variable.name,
+            "variable",
+            variable.dtype.name,
+            tuple(variable.shape),
+            [variable.numpy()],
+        )
         for variable in {id(v): v for s in loaded.signatures.values() for v in s.variables}.values()
     ]
     remarks = []
@@ -188,7 +193,15 @@ def _inspect_saved_model(path: Path) -> Inspection:
     return Inspection(str(folder), content_size_bytes(folder), tuple(parts), (*remarks, *_totals(parts)))
 
 
-_BOOKKEEPING = {"Const", "Identity", "NoOp", "Placeholder", "ReadVariableOp", "StatefulPartitionedCall", "PartitionedCall"}
+_BOOKKEEPING = {
+    "Const",
+    "Identity",
+    "NoOp",
+    "Placeholder",
+    "ReadVariableOp",
+    "StatefulPartitionedCall",
+    "PartitionedCall",
+}
 
 
 def _part(name: str, kind: str, dtypes: str, shape: tuple[int | None, ...], arrays: list[np.ndarray]) -> Part:

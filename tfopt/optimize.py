@@ -128,9 +128,9 @@ def optimize(
     from tfopt.benchmark import benchmark
     from tfopt.benchmark.metric import score
     from tfopt.data import check_samples
+    from tfopt.export.signature import input_names, output_names
     from tfopt.export.tflite import export_tflite
     from tfopt.export.tflite_runtime import run_tflite
-    from tfopt.export.signature import input_names, output_names
     from tfopt.fine_tuning import fine_tune
     from tfopt.model_file import load_model
     from tfopt.quantization import coverage
@@ -145,9 +145,7 @@ def optimize(
     x_train, y_train = train
     x_validation, y_validation = validation
     check_samples(x_train, model.inputs, what="training")
-    samples = dict(
-        zip(input_names(model), check_samples(x_validation, model.inputs, what="validation"), strict=True)
-    )
+    samples = dict(zip(input_names(model), check_samples(x_validation, model.inputs, what="validation"), strict=True))
     recipe = recipe or Recipe(fine_tuning=FineTuning())
     out = Path(tempfile.mkdtemp(prefix="tfopt-optimize-") if out is None else out)
     candidates: list[Candidate] = []

@@ -32,9 +32,7 @@ def constant(value: float) -> Schedule:
     return lambda step: value
 
 
-def polynomial(
-    initial: float, final: float, *, begin_step: int = 0, end_step: int, power: float = 3.0
-) -> Schedule:
+def polynomial(initial: float, final: float, *, begin_step: int = 0, end_step: int, power: float = 3.0) -> Schedule:
     """Goes from `initial` at `begin_step` to `final` at `end_step`, fast at first where `power` is above 1.
 
     At step t it is `final + (initial - final) * (1 - (t - begin_step) / (end_step - begin_step))**power`.
@@ -62,9 +60,7 @@ def polynomial(
     begin_step = check_steps("polynomial: begin_step", begin_step)
     end_step = check_steps("polynomial: end_step", end_step)
     if end_step < begin_step:
-        raise ConfigError(
-            f"polynomial: end_step must be at least begin_step ({begin_step}). Received: {end_step}."
-        )
+        raise ConfigError(f"polynomial: end_step must be at least begin_step ({begin_step}). Received: {end_step}.")
     power = _positive("polynomial: power", power)
 
     def value(step: int) -> float:
@@ -118,9 +114,7 @@ def step_decay(initial: float, *, factor: float, every_steps: int) -> Schedule:
     initial = _number("step_decay: initial", initial)
     factor = _positive("step_decay: factor", factor)
     if factor > 1:
-        raise ConfigError(
-            f"step_decay: factor must be in (0, 1]. Received: {factor:g}. Did you mean {1 / factor:.3g}?"
-        )
+        raise ConfigError(f"step_decay: factor must be in (0, 1]. Received: {factor:g}. Did you mean {1 / factor:.3g}?")
     every_steps = check_steps("step_decay: every_steps", every_steps, minimum=1)
     return lambda step: initial * factor ** (max(step, 0) // every_steps)
 

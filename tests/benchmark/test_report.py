@@ -94,7 +94,9 @@ def test_names_are_printed_as_they_are():
 
 def test_the_table_fits_a_narrow_terminal_without_losing_a_figure():
     console = Console(width=80, record=True, color_system=None, file=io.StringIO())
-    report(FLOAT, entry("int8", 1000, 1.0, 0.978)).print_table(console)
+    wide = entry("int8", 1000, 1.0, 0.978, threads=2)
+    both = wide.model_copy(update={"latencies": (latency(1, 1.0), latency(2, 0.9), latency(None, 5.0))})
+    report(FLOAT, both).print_table(console)
     text = console.export_text()
     assert "…" not in text
     assert max(len(line) for line in text.splitlines()) <= 80

@@ -73,7 +73,8 @@ def test_dense_epochs_neither_count_nor_become_the_best():
     zeros = [0, 2, 4, 6, 8, 8, 8, 8, 8, 8]
     scores = [1.0, 2.0, 3.0, 4.0, 9.0, 8.0, 8.5, 8.6, 8.7, 8.8]
     model, epochs = run(
-        EarlyStopping("val_loss", patience=2, restore_best_weights=True, min_sparsity=0.8), Play(scores, zeros)
+        EarlyStopping("val_loss", patience=2, restore_best_weights=True, min_sparsity=0.8),
+        Play(scores, zeros),
     )
     assert epochs == 8  # best at the sixth, two without improvement
     assert model.layers[0].kernel[4, 1] == 6.0

@@ -19,9 +19,7 @@ class Recorder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.clock is None:
-            self.clock = TrainingClock(
-                self.model.optimizer, epoch=epoch, steps_per_epoch=self.params["steps"]
-            )
+            self.clock = TrainingClock(self.model.optimizer, epoch=epoch, steps_per_epoch=self.params["steps"])
 
     def on_train_batch_begin(self, batch, logs=None):
         self.steps.append(self.clock.step)

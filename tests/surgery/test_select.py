@@ -119,9 +119,7 @@ def test_an_expression_matches_the_whole_name():
 
 
 def test_a_filter_reaches_kernels_beyond_the_default():
-    model = sequential(
-        layers.Conv2D(2, 3, name="conv"), layers.DepthwiseConv2D(3, name="depthwise"), shape=(8, 8, 3)
-    )
+    model = sequential(layers.Conv2D(2, 3, name="conv"), layers.DepthwiseConv2D(3, name="depthwise"), shape=(8, 8, 3))
     assert names(model, "depthwise") == ["depthwise"]
     assert names(model, lambda layer: layer.name != "conv") == ["depthwise"]
 

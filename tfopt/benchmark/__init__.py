@@ -78,7 +78,5 @@ Received: absent.tflite, which does not exist.
     """
     from tfopt.benchmark.session import Session
 
-    session = Session(
-        threads=tuple(threads), repeats=repeats, seconds=seconds, metric=metric, estimate=estimate
-    )
+    session = Session(threads=tuple(threads), repeats=repeats, seconds=seconds, metric=metric, estimate=estimate)
     return session.run(artifacts, data, coverage=tuple(coverage), title=title, progress=progress)

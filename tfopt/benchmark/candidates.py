@@ -69,9 +69,7 @@ def _candidate(item: object, name: str | None) -> Candidate:
     if not given.exists():
         raise ConfigError(f"{wanted}{given}, which does not exist.")
     # Read again even from an artifact in hand: the file may have changed since it was made.
-    record = (
-        Artifact.load(given) if record_path(given).exists() else item if isinstance(item, Artifact) else None
-    )
+    record = Artifact.load(given) if record_path(given).exists() else item if isinstance(item, Artifact) else None
     if given.is_file():
         if given.suffix != ".tflite":
             raise ConfigError(f"{wanted}{given}. Export it first: tfopt.export_tflite.")

@@ -73,8 +73,7 @@ def headline(report: Report, entry: Entry) -> str:
 def _alone(report: Report, entry: Entry) -> str:
     parts = [human_bytes(entry.size_bytes)]
     parts += [
-        f"{significant(latency.p50_ms, 'ms')} ({threads_words(latency.threads)})"
-        for latency in entry.latencies[:1]
+        f"{significant(latency.p50_ms, 'ms')} ({threads_words(latency.threads)})" for latency in entry.latencies[:1]
     ]
     parts += [f"{report.metric} {score_text(report.metric, entry.score)}"] if entry.score is not None else []
     return f"{entry.name}: {', '.join(parts)}."

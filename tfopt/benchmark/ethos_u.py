@@ -57,9 +57,7 @@ ethos-u85-512, ethos-u85-1024, ethos-u85-2048. Received: 'ethos-u55-100'.
     """
     known = [f"{family}-{macs}" for family, choices in MACS.items() for macs in choices]
     if accelerator not in known:
-        raise ConfigError(
-            f"benchmark: estimate must be one of {', '.join(known)}. Received: {accelerator!r}."
-        )
+        raise ConfigError(f"benchmark: estimate must be one of {', '.join(known)}. Received: {accelerator!r}.")
     _vela()
     return Platform(accelerator, *SYSTEMS[accelerator.rpartition("-")[0]])
 
@@ -121,17 +119,11 @@ def _vela() -> Path:
 def _operators(log: str, processor: str) -> int:
     found = re.search(rf"^{processor} operators = (\d+)", log, re.MULTILINE)
     if found is None:
-        raise BenchmarkError(
-            f"Vela's log does not tell how many operators run on the {processor}: version not known."
-        )
+        raise BenchmarkError(f"Vela's log does not tell how many operators run on the {processor}: version not known.")
     return int(found.group(1))
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:
     if done.returncode < 0:
         return f"it crashed ({signal.Signals(-done.returncode).name})"
-    return (
-        ((done.stderr or done.stdout).strip() or f"exit status {done.returncode}")
-        .splitlines()[-1]
-        .rstrip(".")
-    )
+    return ((done.stderr or done.stdout).strip() or f"exit status {done.returncode}").splitlines()[-1].rstrip(".")

@@ -74,8 +74,7 @@ def score(targets: Any, predictions: list[np.ndarray], metric: MetricChoice = No
     expected, predicted = np.asarray(targets), predictions[0]
     if len(expected) != len(predicted):
         raise DataError(
-            f"benchmark: expected one target for each of the {len(predicted)} samples. "
-            f"Received: {len(expected)}."
+            f"benchmark: expected one target for each of the {len(predicted)} samples. Received: {len(expected)}."
         )
     whole = np.issubdtype(expected.dtype, np.integer) or expected.dtype == bool
     if metric == "accuracy" or (metric is None and (whole or _is_one_hot(expected, predicted))):
@@ -118,8 +117,7 @@ def _r2(targets: np.ndarray, predicted: np.ndarray) -> Score:
 
     if targets.size != predicted.size:
         raise DataError(
-            f"benchmark: targets must have the predictions' shape {predicted.shape}. "
-            f"Received: {targets.shape}."
+            f"benchmark: targets must have the predictions' shape {predicted.shape}. Received: {targets.shape}."
         )
     if len(targets) < 2:
         raise DataError("benchmark: R² needs at least two samples. Received: 1.")

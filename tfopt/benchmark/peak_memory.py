@@ -1,7 +1,7 @@
 """A script: how far the memory of a fresh process grows by loading and running one .tflite file.
 
 It is run as a file, in a process of its own: `python -P peak_memory.py MODEL.tflite`. It answers with one
-line of JSON: `{"peak_memory_bytes": N}`, where N is null where the system does not tell, or `{"error": TEXT}`.
+line of JSON: `{"peak_memory_bytes": N}`, N being null where the system does not tell, or `{"error": TEXT}`.
 """
 
 from __future__ import annotations

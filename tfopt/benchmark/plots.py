@@ -184,12 +184,7 @@ def _settle(label: Annotation, taken: list[Bbox], frame: BboxBase) -> Bbox:
         label.set_horizontalalignment("left" if x > 0 else "right" if x < 0 else "center")
         label.set_verticalalignment("bottom" if y > 0 else "top" if y < 0 else "center")
         extent = label.get_window_extent()
-        inside = (
-            frame.x0 <= extent.x0
-            and extent.x1 <= frame.x1
-            and frame.y0 <= extent.y0
-            and extent.y1 <= frame.y1
-        )
+        inside = frame.x0 <= extent.x0 and extent.x1 <= frame.x1 and frame.y0 <= extent.y0 and extent.y1 <= frame.y1
         if inside and not any(extent.overlaps(other) for other in taken):
             break
     return Bbox(extent.get_points())

@@ -85,9 +85,7 @@ def measure(
             round_, position = divmod(turn, len(keys))
             key = keys[(round_ + position) % len(keys)]
             share = (round_ + 1) / rounds
-            _take_turn(
-                candidates[key], durations[key], math.ceil(repeats * share), seconds * share * 1e9, clock
-            )
+            _take_turn(candidates[key], durations[key], math.ceil(repeats * share), seconds * share * 1e9, clock)
             on_progress((turn + 1) / turns)
     return {key: _statistics(durations[key], *warmups[key]) for key in candidates}
 

@@ -177,15 +177,14 @@ class Report(_Record):
         try:
             return cls.model_validate_json(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, ValidationError) as error:
-            raise DataError(
-                f"Report.load: expected a report as Report.save writes it in {file}. {error}"
-            ) from None
+            raise DataError(f"Report.load: expected a report as Report.save writes it in {file}. {error}") from None
 
     def print_table(self, console: Console | None = None) -> None:
         """Prints the entries beside the baseline."""
         from tfopt.benchmark.report_table import report_table
 
-        (console or Console()).print(report_table(self))
+        console = console or Console()
+        console.print(report_table(self, console))
 
     def __str__(self) -> str:
         text = io.StringIO()

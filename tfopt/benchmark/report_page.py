@@ -36,12 +36,8 @@ MEASUREMENTS = {
 
 def render_page(report: Report) -> str:
     """The page: it loads nothing, reads in light and dark, and fits a phone."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(
-        files("tfopt.benchmark").joinpath("report.html.jinja").read_text("utf-8")
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("tfopt.benchmark").joinpath("report.html.jinja").read_text("utf-8"))
     plots = [
         ("Score against size", score_plot(report), "Up and to the left is better. Grey is the baseline."),
         ("Latency", latency_plot(report), "Median of one inference; the line reaches the 90th percentile."),
@@ -49,17 +45,14 @@ def render_page(report: Report) -> str:
     ]
     return template.render(
         report=report,
-        headlines=[headline(report, entry) for entry in _best_first(report)]
-        or [headline(report, report.baseline)],
+        headlines=[headline(report, entry) for entry in _best_first(report)] or [headline(report, report.baseline)],
         columns=_columns(report),
         rows=[_row(report, entry) for entry in report.entries],
         colors=entry_colors(report),
         # matplotlib escapes the names in its text elements.
         plots=[(title, Markup(svg), caption) for title, svg, caption in plots if svg],
         latencies=[
-            (entry.name, threads_words(one.threads), one)
-            for entry in report.entries
-            for one in entry.latencies
+            (entry.name, threads_words(one.threads), one) for entry in report.entries for one in entry.latencies
         ],
         estimates=[(entry.name, one) for entry in report.entries for one in entry.estimates],
         verifications=[(entry.name, _verification(entry)) for entry in report.entries],
@@ -77,8 +70,7 @@ def _best_first(report: Report) -> list[Entry]:
         difference = compare(entry, report.baseline)
         # Rounding to steps of 5 % on a logarithmic scale makes equal what differs by noise.
         size, speed = (
-            round(math.log(ratio or 1) / math.log(1.05))
-            for ratio in (difference.size_ratio, difference.speedup)
+            round(math.log(ratio or 1) / math.log(1.05)) for ratio in (difference.size_ratio, difference.speedup)
         )
         return -size, -speed, -(difference.score_change or 0.0)
 
@@ -111,8 +103,7 @@ def _row(report: Report, entry: Entry) -> tuple[Entry, list[tuple[str, str]]]:
 
 def _verification(entry: Entry) -> list[tuple[str, str]]:
     return [
-        (MEASUREMENTS.get(name, name.replace("_", " ")), _plain(value))
-        for name, value in entry.verification.items()
+        (MEASUREMENTS.get(name, name.replace("_", " ")), _plain(value)) for name, value in entry.verification.items()
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,50 +21,56 @@ def timed_threads(report: Report) -> list[int | None]:
     return sorted(counts, key=lambda count: (count is None, count or 0))
 
 
-def report_table(report: Report) -> Table:
-    """One row for each entry, beside the baseline."""
-    timed = timed_threads(report)
-    targets = list(dict.fromkeys(one.target for entry in report.entries for one in entry.estimates))
-    headings = [report.metric or "accuracy", "change\npoints" if report.metric in ACCURACIES else "change"]
-    headings += [
-        "size",
-        "smaller",
-        "gzip",
-        *(f"p50 ms\n{threads_words(threads)}" for threads in timed),
-        "faster",
-    ]
-    headings += ["peak\nmemory", *(f"estimated ms\n{target}" for target in targets)]
-    table = Table(
-        title=Text(report.title), caption=_caption(report), caption_justify="left", box=box.SIMPLE_HEAD
-    )
-    table.pad_edge = False
-    table.add_column("", overflow="fold")
-    for heading in headings:
-        table.add_column(heading, justify="right", overflow="fold")
+def report_table(report: Report, console: Console) -> Table:
+    """The entries beside the baseline: a row for each, or a column for each where rows are too wide."""
+    by_row = _table(report)
+    by_row.add_column("")
+    for heading, _ in _figures(report):
+        by_row.add_column(heading, justify="right")
+    for index, entry in enumerate(report.entries):
+        by_row.add_row(Text(entry.name), *(cells[index] for _, cells in _figures(report)))
+    unlimited = console.options.update(max_width=10_000)
+    if console.measure(by_row, options=unlimited).maximum <= console.width:
+        return by_row
+    by_column = _table(report)
+    by_column.add_column("")
     for entry in report.entries:
-        difference, first = compare(entry, report.baseline), entry is report.baseline
-        latencies = [entry.latency_at(threads) for threads in timed]
-        estimated = {one.target: one.latency_ms for one in entry.estimates}
-        cells = [
-            score_text(report.metric, entry.score),
-            ""
-            if first
-            else score_change_text(report.metric, difference.score_change).removesuffix(" points"),
-            human_bytes(entry.size_bytes),
-            "" if first else factor(difference.size_ratio),
-            human_bytes(entry.gzip_bytes),
-            *(significant(latency.p50_ms if latency else None) for latency in latencies),
-            "" if first else factor(difference.speedup),
-            human_bytes(entry.peak_memory_bytes),
-            *(significant(estimated.get(target)) for target in targets),
-        ]
-        table.add_row(Text(entry.name), *cells)
+        by_column.add_column(Text(entry.name), justify="right", overflow="fold")
+    for heading, cells in _figures(report):
+        by_column.add_row(heading.replace("\n", ", "), *cells)
+    return by_column
+
+
+def _table(report: Report) -> Table:
+    table = Table(title=Text(report.title), caption=_caption(report), caption_justify="left", box=box.SIMPLE_HEAD)
+    table.pad_edge = False
     return table
 
 
+def _figures(report: Report) -> list[tuple[str, list[str]]]:
+    """Each kind of figure, with the entries' values."""
+    differences = [compare(entry, report.baseline) for entry in report.entries]
+    changes = [score_change_text(report.metric, one.score_change).removesuffix(" points") for one in differences]
+    figures = [
+        (report.metric or "accuracy", [score_text(report.metric, entry.score) for entry in report.entries]),
+        ("change\npoints" if report.metric in ACCURACIES else "change", ["", *changes[1:]]),
+        ("size", [human_bytes(entry.size_bytes) for entry in report.entries]),
+        ("smaller", ["", *(factor(one.size_ratio) for one in differences[1:])]),
+        ("gzip", [human_bytes(entry.gzip_bytes) for entry in report.entries]),
+    ]
+    for threads in timed_threads(report):
+        latencies = [entry.latency_at(threads) for entry in report.entries]
+        medians = [significant(latency.p50_ms if latency else None) for latency in latencies]
+        figures.append((f"p50 ms\n{threads_words(threads)}", medians))
+    figures.append(("faster", ["", *(factor(one.speedup) for one in differences[1:])]))
+    figures.append(("memory\npeak", [human_bytes(entry.peak_memory_bytes) for entry in report.entries]))
+    for target in dict.fromkeys(one.target for entry in report.entries for one in entry.estimates):
+        estimated = [{one.target: one.latency_ms for one in entry.estimates} for entry in report.entries]
+        figures.append((f"estimated ms\n{target}", [significant(one.get(target)) for one in estimated]))
+    return figures
+
+
 def _caption(report: Report) -> Text:
-    ratio = (
-        "smaller, faster: the baseline's size and p50 divided by the entry's; below 1 is larger or slower."
-    )
+    ratio = "smaller, faster: the baseline's size and p50 divided by the entry's; below 1 is larger or slower."
     where = f"{report.machine.cpu}, {report.machine.logical_cores} logical cores."
     return Text("\n".join((ratio, where, *report.notes)))

@@ -45,8 +45,6 @@ def random_samples(inputs: Sequence[TensorSpec]) -> list[np.ndarray]:
     generator = np.random.default_rng(0)
     shapes = [(1, *(size or 1 for size in spec.shape[1:])) for spec in inputs]
     return [
-        generator.random(shape, np.float32)
-        if "float" in spec.dtype or spec.scale
-        else np.zeros(shape, spec.dtype)
+        generator.random(shape, np.float32) if "float" in spec.dtype or spec.scale else np.zeros(shape, spec.dtype)
         for shape, spec in zip(shapes, inputs, strict=True)
     ]

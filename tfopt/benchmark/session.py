@@ -46,9 +46,7 @@ class Session:
                 f"benchmark: threads must be whole numbers of at least 1. Received: {list(self.threads)}."
             )
         if type(self.repeats) is not int or self.repeats < 1:
-            raise ConfigError(
-                f"benchmark: repeats must be a whole number of at least 1. Received: {self.repeats!r}."
-            )
+            raise ConfigError(f"benchmark: repeats must be a whole number of at least 1. Received: {self.repeats!r}.")
         if not 0 <= self.seconds < float("inf"):
             raise ConfigError(f"benchmark: seconds must be at least 0. Received: {self.seconds!r}.")
         check_metric(self.metric)
@@ -128,9 +126,7 @@ class Session:
         calls = {
             (name, threads): call
             for name, runner in runners.items()
-            for threads, call in runner.timed_calls(
-                _first(samples[name]) or random_samples(runner.inputs)
-            ).items()
+            for threads, call in runner.timed_calls(_first(samples[name]) or random_samples(runner.inputs)).items()
         }
         task = bar.add_task("Timing", total=100)
         return measure(
@@ -226,7 +222,6 @@ def _notes(timings: Timings, scores: dict[str, Score]) -> tuple[str, ...]:
     notes = [] if scores else ["Accuracy was not measured: no data with targets was given."]
     if restless := sorted({name for (name, _), timing in timings.items() if not timing.settled}):
         notes.append(
-            f"Warm-up times did not settle for {', '.join(restless)}: the machine was busy, "
-            "repeat the measurement."
+            f"Warm-up times did not settle for {', '.join(restless)}: the machine was busy, repeat the measurement."
         )
     return tuple(notes)

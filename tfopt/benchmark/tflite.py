@@ -88,9 +88,7 @@ class TfliteRunner:
 def _run_in_fresh_process(path: Path) -> int | None:
     command = [sys.executable, "-P", peak_memory.__file__, str(path)]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=LOAD_TIMEOUT_SECONDS, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_TIMEOUT_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise _cannot_run(path, f"no answer within {LOAD_TIMEOUT_SECONDS} seconds") from None
     if done.returncode < 0:

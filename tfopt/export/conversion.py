@@ -80,7 +80,7 @@ def _last_words(log: Path, lines: int = 6) -> str:
     return "\n  " + "\n  ".join(text[-lines:]) if text else "(none)"
 
 
-def _convert(saved_model: str, path: str, quantization: str, calibration: str | None) -> None:
+def _convert(saved_model: str, path: str, quantization: str, calibration: str | None = None) -> None:
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
@@ -112,4 +112,4 @@ def _end_with_parent() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _convert(*sys.argv[1:4], calibration=sys.argv[4] if len(sys.argv) > 4 else None)
+    _convert(*sys.argv[1:])

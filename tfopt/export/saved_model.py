@@ -56,9 +56,7 @@ class SavedModelSignature:
         }
 
 
-def write_saved_model(
-    model: keras.Model, directory: str | Path, *, data: Samples | None = None
-) -> SavedModelSignature:
+def write_saved_model(model: keras.Model, directory: str | Path, *, data: Samples | None = None) -> SavedModelSignature:
     """Writes a Sequential or Functional model as a SavedModel and checks that it answers as Keras does.
 
     The signature `serving_default` takes the model's input names; its outputs are the keys of a dict of

@@ -207,9 +207,7 @@ def _verify(
 ) -> dict[str, Any]:
     """Runs Keras and the file on the same samples; refuses a file that disagrees."""
     source = "standard normal samples" if samples is None else "calibration data"
-    chosen = {
-        name: array[:VERIFICATION_SAMPLES] for name, array in (samples or _normal_samples(reference)).items()
-    }
+    chosen = {name: array[:VERIFICATION_SAMPLES] for name, array in (samples or _normal_samples(reference)).items()}
     inputs = keras.tree.pack_sequence_as(input_structure(reference), list(chosen.values()))
     expected = [np.asarray(array) for array in keras.tree.flatten(reference.predict(inputs, verbose=0))]
     received = run_tflite(path, chosen)

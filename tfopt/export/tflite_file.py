@@ -99,7 +99,8 @@ class TfliteFile:
     @property
     def is_full_integer(self) -> bool:
         """Whether no operator, input or output is floating-point."""
-        return not any(part.is_float for part in (*self.operators, *self.inputs.values(), *self.outputs.values()))
+        tensors = (*self.inputs.values(), *self.outputs.values())
+        return not (any(operator.is_float for operator in self.operators) or any(tensor.is_float for tensor in tensors))
 
     @property
     def operator_counts(self) -> dict[str, int]:
@@ -124,7 +125,9 @@ def read_tflite(path: str | Path) -> TfliteFile:
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
         return _file(model, content)
     except Exception as error:  # the flatbuffer reader raises whatever the damaged offset leads to
-        raise DataError(f"{path} is damaged: its flatbuffer cannot be read ({type(error).__name__}: {error}).") from None
+        raise DataError(
+            f"{path} is damaged: its flatbuffer cannot be read ({type(error).__name__}: {error})."
+        ) from None
 
 
 def _file(model: schema.ModelT, content: bytes) -> TfliteFile:

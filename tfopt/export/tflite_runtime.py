@@ -26,9 +26,7 @@ def run_tflite(path: Path, samples: dict[str, np.ndarray], *, xnnpack: bool = Tr
     """
     resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        runner = Interpreter(
-            str(path), experimental_op_resolver_type=resolver, num_threads=1
-        ).get_signature_runner()
+        runner = Interpreter(str(path), experimental_op_resolver_type=resolver, num_threads=1).get_signature_runner()
         inputs, outputs = runner.get_input_details(), runner.get_output_details()
         results: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
         for row in range(len(next(iter(samples.values())))):

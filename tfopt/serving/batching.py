@@ -142,9 +142,7 @@ class BatchingParameters:
 
 def _check_integer(name: str, value: object, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(
-            f"BatchingParameters: {name} must be an integer of at least {least}. Received: {value!r}."
-        )
+        raise ConfigError(f"BatchingParameters: {name} must be an integer of at least {least}. Received: {value!r}.")
 
 
 def _message_class() -> Any:
@@ -166,12 +164,8 @@ def _message_class() -> Any:
             label=kinds.LABEL_OPTIONAL,
         )
     message.field.add(name="allowed_batch_sizes", number=6, type=kinds.TYPE_INT64, label=kinds.LABEL_REPEATED)
-    message.field.add(
-        name="pad_variable_length_inputs", number=7, type=kinds.TYPE_BOOL, label=kinds.LABEL_OPTIONAL
-    )
+    message.field.add(name="pad_variable_length_inputs", number=7, type=kinds.TYPE_BOOL, label=kinds.LABEL_OPTIONAL)
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClass(
-        pool.FindMessageTypeByName("tensorflow.serving.BatchingParameters")
-    )
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.serving.BatchingParameters"))

@@ -100,9 +100,7 @@ def export_serving(
         )
     inputs = input_specs(model)
     parameters = _batching(directory, batching)
-    models_text = with_model(
-        _read(directory / MODELS_FILE), name=name, base_path=f"{base_path.rstrip('/')}/{name}"
-    )
+    models_text = with_model(_read(directory / MODELS_FILE), name=name, base_path=f"{base_path.rstrip('/')}/{name}")
     sizes = parameters.warmup_batch_sizes
     samples = None
     if data is not None:  # read once: it may be a long tf.data.Dataset

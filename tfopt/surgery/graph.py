@@ -114,7 +114,9 @@ def read_graph(model: keras.Model) -> Graph:
 class Copier(Protocol):
     """Gives a layer's copy, the same one at every use; a new name may be given at the first."""
 
-    def __call__(self, operation: keras.Operation, name: str | None = None) -> keras.Operation: ...
+    def __call__(self, operation: keras.Operation, name: str | None = None) -> keras.Operation:
+        """Gives the copy."""
+        ...
 
 
 CallVisitor = Callable[[Call, Copier, tuple[Any, ...], dict[str, Any]], Any]
@@ -209,9 +211,7 @@ def _lay_flat(model: keras.Model, inputs: Any, scope: tuple[str, ...], calls: li
     """Appends the model's calls to `calls` and returns its outputs."""
     config, operations = _config_and_operations(model)
     known: dict[tuple[str, int], Any] = {}
-    for (name, node, _), value in zip(
-        _references(config["input_layers"]), keras.tree.flatten(inputs), strict=True
-    ):
+    for (name, node, _), value in zip(_references(config["input_layers"]), keras.tree.flatten(inputs), strict=True):
         known[name, node] = value
     # A nested Functional model counts its nodes from 1: node 0 is its own definition.
     pending = [

@@ -1,0 +1,118 @@
+"""What every callback of the package promises, whatever it does."""
+
+from itertools import permutations
+
+import keras
+import numpy as np
+import pytest
+
+import tfopt.callbacks
+from tfopt.errors import ConfigError
+from tfopt.schedules import cosine, warmup
+
+STEPS_PER_EPOCH = 6
+rng = np.random.default_rng(0)
+X = rng.normal(size=(STEPS_PER_EPOCH * 4, 6)).astype(np.float32)
+Y = rng.normal(size=(STEPS_PER_EPOCH * 4, 2)).astype(np.float32)
+
+MAKE = {
+    # min_sparsity is reached at once: pruning alone decides in the tests that combine them.
+    "EarlyStopping": lambda: tfopt.callbacks.EarlyStopping("loss", patience=9, min_epochs=2, min_sparsity=0.0),
+    "LearningRate": lambda: tfopt.callbacks.LearningRate(warmup(cosine(0.05, steps=14), steps=4)),
+    "MagnitudePruning": lambda: tfopt.callbacks.MagnitudePruning(0.75, end_step=4, frequency=3),
+}
+BAD = {
+    "EarlyStopping": (lambda: tfopt.callbacks.EarlyStopping(min_sparsity=80), "Received: 80"),
+    "LearningRate": (lambda: tfopt.callbacks.LearningRate(0.1), "Received: 0.1"),
+    "MagnitudePruning": (lambda: tfopt.callbacks.MagnitudePruning(80, end_step=4), "Received: 80"),
+}
+every_callback = pytest.mark.parametrize("name", tfopt.callbacks.__all__)
+
+
+def compiled(**options):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, activation="relu"), keras.layers.Dense(2)])
+    model.compile(keras.optimizers.Adam(), "mse", **options)
+    return model
+
+
+def fit(model, *callbacks, epochs=2, x=X, y=Y):
+    return model.fit(x, y, batch_size=4, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks)).history
+
+
+def assert_equal_weights(one, other):
+    for first, second in zip(one.get_weights(), other.get_weights(), strict=True):
+        assert np.array_equal(first, second)
+
+
+class Interrupt(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+
+def test_every_public_callback_is_under_contract():
+    assert sorted(MAKE) == sorted(BAD) == sorted(tfopt.callbacks.__all__)
+    assert all(issubclass(getattr(tfopt.callbacks, name), keras.callbacks.Callback) for name in MAKE)
+
+
+@every_callback
+@pytest.mark.filterwarnings("ignore:MagnitudePruning. reached a sparsity")
+def test_one_batch(name):
+    history = fit(compiled(), MAKE[name](), epochs=1, x=X[:4], y=Y[:4])
+    assert np.isfinite(history["loss"][0])
+
+
+@pytest.mark.parametrize("names", list(permutations(tfopt.callbacks.__all__, 2)), ids="-".join)
+def test_two_at_once_in_any_order(names):
+    model, reference = compiled(), compiled()
+    history = fit(model, *(MAKE[name]() for name in names))
+    expected = fit(reference, *(MAKE[name]() for name in sorted(names)))
+    assert_equal_weights(model, reference)
+    assert history.keys() == expected.keys()
+
+
+@every_callback
+def test_steps_per_execution_of_1_epoch(name):
+    model = compiled(steps_per_execution=STEPS_PER_EPOCH)
+    history = fit(model, MAKE[name]())
+    assert len(history["loss"]) == 2
+    assert all(np.isfinite(weights).all() for weights in model.get_weights())
+
+
+@every_callback
+def test_the_same_instance_serves_two_fits(name):
+    once, again = MAKE[name](), MAKE[name]()
+    first, second = compiled(), compiled()
+    fit(first, once)
+    fit(second, again)
+    # The second fit of an instance is the fit of a fresh one.
+    history, expected = fit(first, once), fit(second, MAKE[name]())
+    assert history == expected
+    assert_equal_weights(first, second)
+
+
+@every_callback
+def test_the_same_instance_serves_two_models(name):
+    callback = MAKE[name]()
+    first, second = compiled(), compiled()
+    assert fit(first, callback) == fit(second, callback)
+    assert_equal_weights(first, second)
+
+
+@every_callback
+def test_interrupted_and_resumed_equals_uninterrupted(name, tmp_path):
+    whole, broken, resumed = compiled(), compiled(), compiled()
+    fit(whole, MAKE[name](), epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken, MAKE[name](), keras.callbacks.BackupAndRestore(tmp_path), Interrupt(), epochs=3)
+    history = fit(resumed, MAKE[name](), keras.callbacks.BackupAndRestore(tmp_path), epochs=3)
+    assert len(history["loss"]) == 1
+    assert_equal_weights(whole, resumed)
+
+
+@every_callback
+def test_bad_input_is_refused_with_what_was_received(name):
+    make, received = BAD[name]
+    with pytest.raises(ConfigError, match=rf"^{name}: .*{received}"):
+        make()
