@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from tfopt.errors import ConfigError, TfoptError
 from tfopt.tensorflow_start import start_tensorflow
@@ -154,8 +155,7 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=False)
     except TfoptError as error:
-        errors.print(f"[bold red]Error:[/bold red] {type(error).__name__}", highlight=False)
-        errors.print(str(error), soft_wrap=True, highlight=False, markup=False)
+        errors.print("[bold red]Error:[/bold red]", escape(str(error)), soft_wrap=True, highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print("Interrupted: nothing half-written was left.")

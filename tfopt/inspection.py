@@ -153,7 +153,7 @@ def _constant(tensor: Tensor) -> np.ndarray:
 
 
 def _describe(tensor: Tensor) -> str:
-    grid = f", value = {tensor.scales[0]:.6g} × (q − {tensor.zero_points[0]})" if tensor.scales else ""
+    grid = f", value = {tensor.scales[0]:.6g} × (q {-tensor.zero_points[0]:+d})" if tensor.scales else ""
     return f"{tensor.dtype.lower()} {list(tensor.shape)}{grid}"
 
 

@@ -6,9 +6,7 @@ import tfopt
 from tfopt.benchmark import ethos_u
 from tfopt.errors import BenchmarkError, MissingExtraError
 
-needs_vela = pytest.mark.skipif(
-    find_spec("ethosu") is None, reason="the extra 'edge' (ethos-u-vela) is not installed"
-)
+needs_vela = pytest.mark.skipif(find_spec("ethosu") is None, reason="the extra 'edge' (ethos-u-vela) is not installed")
 
 
 def test_an_absent_compiler_names_the_extra(monkeypatch, files, tmp_path):
@@ -19,9 +17,7 @@ def test_an_absent_compiler_names_the_extra(monkeypatch, files, tmp_path):
 
 @needs_vela
 def test_an_int8_file_is_estimated_and_a_float_file_is_not(files):
-    report = tfopt.benchmark(
-        [files.float32, files.int8], estimate="ethos-u55-128", threads=(1,), repeats=1, seconds=0
-    )
+    report = tfopt.benchmark([files.float32, files.int8], estimate="ethos-u55-128", threads=(1,), repeats=1, seconds=0)
     in_float, int8 = report.entries
     assert in_float.estimates == ()
     assert "no operator runs on the accelerator" in in_float.note

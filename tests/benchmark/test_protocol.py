@@ -42,9 +42,7 @@ def test_a_constant_call_has_its_own_time_as_every_percentile():
 def test_warm_up_ends_when_two_windows_agree_and_is_not_recorded():
     clock = Clock()
     falling = [10**9 // (i + 1) for i in range(20)] + [1_000_000] * 1000
-    timing = measure(
-        {"a": clock.candidate("a", falling)}, repeats=20, seconds=0, warmup_seconds=100, clock=clock
-    )["a"]
+    timing = measure({"a": clock.candidate("a", falling)}, repeats=20, seconds=0, warmup_seconds=100, clock=clock)["a"]
     assert timing.settled
     assert timing.warmup_calls >= 25
     assert timing.p99_ms == 1.0
@@ -53,9 +51,7 @@ def test_warm_up_ends_when_two_windows_agree_and_is_not_recorded():
 def test_warm_up_that_does_not_settle_ends_in_time_and_says_so():
     clock = Clock()
     growing = (1_000_000 * 2**i for i in range(60))
-    timing = measure(
-        {"a": clock.candidate("a", growing)}, repeats=1, seconds=0, warmup_seconds=1, clock=clock
-    )["a"]
+    timing = measure({"a": clock.candidate("a", growing)}, repeats=1, seconds=0, warmup_seconds=1, clock=clock)["a"]
     assert not timing.settled
 
 

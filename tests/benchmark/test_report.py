@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001, the signs × and − are the ones meant
 import io
 import re
 from html.parser import HTMLParser
@@ -42,8 +41,7 @@ FLOAT = entry("float32", 3600, 1.8, 0.980)
     [
         (
             entry("int8", 1000, 1.0, 0.978),
-            "int8 is 3.6× smaller and 1.80× faster than float32, "
-            "at −0.20 points of top-1 accuracy (97.80 %).",
+            "int8 is 3.6× smaller and 1.80× faster than float32, at −0.20 points of top-1 accuracy (97.80 %).",
         ),
         (
             entry("int8", 1000, 3.6, 0.980),

@@ -1,0 +1,44 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tfopt.surgery.batch_norm import batch_norm_as_depthwise, batch_norm_scale_and_offset
+
+
+def batch_norm(shape, **options):
+    layer = layers.BatchNormalization(name="norm", **options)
+    layer.build((None, *shape))
+    generator = np.random.default_rng(0)
+    layer.moving_mean.assign(generator.normal(size=shape[-1]))
+    layer.moving_variance.assign(generator.uniform(0.01, 4.0, shape[-1]))
+    if layer.scale:
+        layer.gamma.assign(generator.normal(size=shape[-1]))
+    if layer.center:
+        layer.beta.assign(generator.normal(size=shape[-1]))
+    return layer
+
+
+@pytest.mark.parametrize("scale", [True, False])
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("epsilon", [1e-3, 0.5])
+def test_scale_and_offset_are_what_inference_computes(scale, center, epsilon):
+    layer = batch_norm((5,), scale=scale, center=center, epsilon=epsilon)
+    x = np.random.default_rng(1).normal(size=(32, 5)).astype(np.float32)
+    factor, offset = batch_norm_scale_and_offset(layer)
+    assert factor.shape == offset.shape == (5,)
+    assert factor.dtype == offset.dtype == np.float32
+    np.testing.assert_allclose(x * factor + offset, layer(x, training=False), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (4, 6, 5), (2, 3, 4, 5)], ids=str)
+def test_depthwise_convolution_computes_the_same(shape):
+    layer = batch_norm(shape)
+    x = keras.Input(shape)
+    model = keras.Model(x, batch_norm_as_depthwise(layer, x))
+    convolutions = [part for part in model.layers if isinstance(part, layers.DepthwiseConv2D)]
+    assert [part.name for part in convolutions] == ["norm"]
+    assert convolutions[0].kernel.shape == (1, 1, 5, 1)
+    assert model.output_shape == (None, *shape)
+    data = np.random.default_rng(1).normal(size=(8, *shape)).astype(np.float32)
+    np.testing.assert_allclose(model(data), layer(data, training=False), rtol=1e-4, atol=1e-5)
