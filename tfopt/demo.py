@@ -89,10 +89,11 @@ def small_cnn(input_shape: tuple[int, ...], classes: int) -> keras.Model:
         [
             keras.Input(input_shape, name="image"),
             keras.layers.Conv2D(32, 3, padding="same", use_bias=False),
-            keras.layers.BatchNormalization(),
+            keras.layers.BatchNormalization(momentum=0.9),
             keras.layers.ReLU(),
+            keras.layers.MaxPooling2D(),
             keras.layers.Conv2D(64, 3, padding="same", use_bias=False),
-            keras.layers.BatchNormalization(),
+            keras.layers.BatchNormalization(momentum=0.9),
             keras.layers.ReLU(),
             keras.layers.MaxPooling2D(),
             keras.layers.Flatten(),
@@ -161,7 +162,7 @@ def run_demo(data: ArrayDataset, out: Path, console: Console, *, title: str) -> 
         aware,
         "4/5  Quantization-aware fine-tuning",
         max(1, epochs // 6),
-        [hold, LearningRate(cosine(2e-4, steps=max(1, epochs // 6) * steps))],
+        [hold, LearningRate(cosine(1e-4, steps=max(1, epochs // 6) * steps))],
     )
     tflite = tfopt.export_tflite(aware, out / "tflite" / "int8_quantization_aware.tflite", calibration=data.x_train)
 

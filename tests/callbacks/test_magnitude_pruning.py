@@ -183,10 +183,26 @@ def test_an_update_within_a_long_execution_is_made_at_its_end():
     assert seen == [requested(model, sparsity) for sparsity in (0.2, 0.4, 0.7, 0.7)]
 
 
-def test_pruning_in_one_shot_before_the_first_step():
-    model = compiled()
-    fit(model, MagnitudePruning(0.5, end_step=0), epochs=1)
-    assert_sparse(model, 0.5)
+class WatchBegin(keras.callbacks.Callback):
+    def __init__(self, look):
+        super().__init__()
+        self.look = look
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.look()
+
+
+def test_pruning_in_one_shot_holds_from_the_first_step_on():
+    model, seen = compiled(), []
+    fit(model, MagnitudePruning(0.5, end_step=0), WatchBegin(lambda: seen.append(zeros(model))), epochs=1)
+    assert seen == [requested(model, 0.5)] * STEPS_PER_EPOCH
+
+
+def test_a_resumed_fit_is_masked_from_its_first_step_on():
+    model, seen = compiled(), []
+    watch = WatchBegin(lambda: seen.append(zeros(model)))
+    fit(model, prune(), watch, epochs=3, initial_epoch=2)
+    assert seen == [requested(model, 0.8)] * STEPS_PER_EPOCH
 
 
 def test_the_largest_weights_are_kept():
