@@ -97,7 +97,10 @@ def export_tflite(
     samples = None
     if calibration is not None:
         arrays = check_samples(calibration, model.inputs, limit=recipe.calibration_samples)
-        samples = dict(zip(input_names(model), arrays, strict=True))
+        samples = {
+            name: array.astype(tensor.dtype)
+            for name, tensor, array in zip(input_names(model), model.inputs, arrays, strict=True)
+        }
     reference = model if quantization == "int8" or not aware else strip(model)
 
     with (
@@ -133,6 +136,11 @@ def export_tflite(
 
 
 def _check_static(model: keras.Model) -> None:
+    if not getattr(model, "inputs", None):
+        raise ModelError(
+            f"export_tflite: the model '{model.name}' is subclassed, so its inputs have no shapes. "
+            "Wrap it: x = keras.Input(shape); model = keras.Model(x, your_model(x))."
+        )
     for tensor in model.inputs:
         if None in tensor.shape[1:]:
             raise ModelError(

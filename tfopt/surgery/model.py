@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from tfopt.errors import ModelError
+from tfopt.surgery.select import iterate_layers
 
 __all__ = ["check_model"]
 
@@ -30,13 +31,15 @@ def check_model(model: object) -> keras.Model:
             f"The model '{model.name}' is not built: its weights have no shape yet. "
             "Give it a keras.Input or call it once on data."
         )
-    for weight in model.weights:
-        dtype = keras.backend.standardize_dtype(weight.dtype)
-        if dtype in {"float8_e4m3fn", "float8_e5m2"} or (weight.name == "kernel" and dtype in {"int8", "int4"}):
+    for layer in iterate_layers(model):
+        mode = getattr(layer.dtype_policy, "quantization_mode", None)
+        if mode is not None:
             raise ModelError(
-                f"The model '{model.name}' was converted by model.quantize(): its weight '{weight.path}' is {dtype}, "
+                f"The model '{model.name}' was converted by model.quantize(): its layer '{layer.name}' is {mode}, "
                 "which the TFLite converter cannot read. Give the float model; tfopt quantizes it."
             )
+    for weight in model.weights:
+        dtype = keras.backend.standardize_dtype(weight.dtype)
         if "float" in dtype and not np.all(np.isfinite(keras.ops.convert_to_numpy(weight).astype(np.float32))):
             raise ModelError(
                 f"The weight '{weight.path}' of the model '{model.name}' has NaN or infinite values. "
