@@ -1,4 +1,4 @@
-"""tfopt: from a Keras 3 model to a small, fast, verified model on a phone, an Edge TPU or TF Serving.
+"""tfopt: from a Keras 3 model to a small, fast, verified model on a phone or TF Serving.
 
 Importing tfopt loads no TensorFlow; the first use of a name that needs it does.
 """

@@ -20,6 +20,12 @@ CASES: dict[str, Callable[[Any], Any]] = {}
 PAIRS: dict[str, Callable[[Any, Any], Any]] = {
     "add": lambda x, z: layers.Add()([x, z]),
     "add_relu": lambda x, z: layers.ReLU()(layers.Add()([z, layers.MaxPooling2D(3, 1, "same")(x)])),
+    "subtract": lambda x, z: layers.Subtract()([x, z]),
+    "multiply": lambda x, z: layers.Multiply()([x, z]),
+    "multiply_per_channel": lambda x, z: layers.Multiply()([x, layers.GlobalMaxPooling2D(keepdims=True)(z)]),
+    "operators_on_tensors": lambda x, z: layers.MaxPooling2D(2)(x) * layers.MaxPooling2D(2)(z),
+    "maximum": lambda x, z: layers.Maximum()([x, z]),
+    "minimum": lambda x, z: layers.Minimum()([x, z]),
     "add_relu6": lambda x, z: layers.ReLU(6.0)(layers.Add()([x, layers.MaxPooling2D(3, 1, "same")(z)])),
 }
 
@@ -101,6 +107,41 @@ CASES |= {
     "cropping": lambda x: layers.Cropping2D(1)(x),
     "dropout_dense": lambda x: chain(layers.Flatten(), layers.Dropout(0.5), dense())(x),
     "conv_dropout_relu": lambda x: chain(conv(), layers.Dropout(0.5), layers.ReLU())(x),
+    "gelu": lambda x: layers.Activation("gelu")(x),
+    "silu": lambda x: layers.Activation("silu")(x),
+    "hard_silu": lambda x: layers.Activation("hard_silu")(x),
+    "hard_sigmoid": lambda x: layers.Activation("hard_sigmoid")(x),
+    "leaky_relu": lambda x: layers.LeakyReLU(0.2)(x),
+    "relu_with_slope": lambda x: layers.ReLU(negative_slope=0.3)(x),
+    "prelu": lambda x: chain(layers.Cropping2D(2), layers.PReLU(alpha_initializer="normal", shared_axes=[1, 2]))(x),
+    "rescaling": lambda x: layers.Rescaling(0.5, offset=-1.0)(x),
+    "rescaling_relu": lambda x: layers.ReLU()(layers.Rescaling(1.5, offset=0.2)(x)),
+    "normalization": lambda x: layers.Normalization(mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 0.5, 3.0])(x),
+    "operators_with_numbers": lambda x: 1.0 - x,
+    "division": lambda x: x / 3.0,
+    "conv1d": lambda x: chain(layers.Reshape((16, 16)), layers.Conv1D(5, 3, bias_initializer="normal"))(x),
+    "conv1d_batch_norm_relu": lambda x: chain(
+        layers.Reshape((16, 16)), layers.Conv1D(5, 3, padding="same", use_bias=False), batch_norm(), layers.ReLU()
+    )(x),
+    "conv1d_causal_relu": lambda x: chain(
+        layers.Reshape((16, 16)), layers.Conv1D(4, 3, padding="causal", activation="relu")
+    )(x),
+    "depthwise1d": lambda x: chain(layers.Reshape((16, 16)), layers.DepthwiseConv1D(3))(x),
+    "conv2d_transpose": lambda x: layers.Conv2DTranspose(5, 3, strides=2, bias_initializer="normal")(x),
+    "conv2d_transpose_batch_norm_relu": lambda x: chain(
+        layers.Conv2DTranspose(5, 3, strides=2, padding="same", use_bias=False), batch_norm(), layers.ReLU()
+    )(x),
+    "conv1d_transpose": lambda x: chain(layers.Reshape((16, 16)), layers.Conv1DTranspose(5, 3, strides=2))(x),
+    "max_pool1d": lambda x: chain(layers.Reshape((16, 16)), layers.MaxPooling1D(2))(x),
+    "average_pool1d": lambda x: chain(layers.Reshape((16, 16)), layers.AveragePooling1D(2))(x),
+    "global_average_pool1d": lambda x: chain(layers.Reshape((16, 16)), layers.GlobalAveragePooling1D())(x),
+    "global_max_pool1d": lambda x: chain(layers.Reshape((16, 16)), layers.GlobalMaxPooling1D())(x),
+    "zero_padding1d": lambda x: chain(layers.Reshape((16, 16)), layers.ZeroPadding1D(1))(x),
+    "cropping1d": lambda x: chain(layers.Reshape((16, 16)), layers.Cropping1D(1))(x),
+    "up_sampling1d": lambda x: chain(layers.Reshape((16, 16)), layers.UpSampling1D(2))(x),
+    "up_sampling2d": lambda x: layers.UpSampling2D(2)(x),
+    "up_sampling2d_bilinear": lambda x: layers.UpSampling2D(2, interpolation="bilinear")(x),
+    "repeat_vector": lambda x: chain(layers.Flatten(), layers.RepeatVector(2))(x),
     "nested_model": lambda x: keras.Sequential([keras.Input((8, 8, 4)), conv(), layers.ReLU()])(x),
 }
 

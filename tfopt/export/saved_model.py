@@ -14,6 +14,7 @@ import tensorflow as tf
 from tfopt.artifact import TensorSpec
 from tfopt.data import Samples, check_samples
 from tfopt.errors import ConfigError, ExportError, ModelError
+from tfopt.export.archive import write_archive
 from tfopt.export.signature import SIGNATURE, call_flat, input_names, output_names
 from tfopt.export.verify import Agreement, compare
 
@@ -98,16 +99,8 @@ def write_saved_model(model: keras.Model, directory: str | Path, *, data: Sample
     samples = _samples(model, inputs, data)
     names = output_names(model)
 
-    def serve(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        return dict(zip(names, call_flat(model, tensors), strict=True))
-
-    archive = keras.export.ExportArchive()
-    archive.track(model)
     try:
-        archive.add_endpoint(
-            SIGNATURE, serve, [tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in inputs]
-        )
-        archive.write_out(str(directory), verbose=False)
+        write_archive(model, Path(directory), outputs=names, batch_size=None)
     except Exception as error:  # whatever a layer raises that cannot be traced
         raise ExportError(
             f"write_saved_model: the model '{model.name}' cannot be written with a symbolic batch size. "

@@ -8,14 +8,14 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from rich.console import Console
 
 from tfopt.artifact import Artifact, TensorSpec, write_whole
 from tfopt.data import Samples, check_samples
 from tfopt.errors import ConfigError, ExportError, ModelError
+from tfopt.export.archive import write_archive
 from tfopt.export.conversion import convert_saved_model
-from tfopt.export.signature import SIGNATURE, call_flat, input_names, input_structure, output_names
+from tfopt.export.signature import input_names, input_structure, output_names
 from tfopt.export.tflite_file import Tensor, TfliteFile, read_tflite
 from tfopt.export.tflite_runtime import run_tflite
 from tfopt.export.verify import Agreement, compare
@@ -50,7 +50,7 @@ def export_tflite(
     Args:
         model: a built Keras 3 model, plain or from `quantize_aware`.
         path: the file to write, ending in .tflite.
-        quantization: "int8": int8 input, output and operators, for microcontrollers, Edge TPU and fast CPU inference;
+        quantization: "int8": int8 input, output and operators, for microcontrollers and fast CPU inference;
             "float16": weights of half the size; "dynamic": int8 weights, float input and output;
             "none": float32.
         calibration: samples for the ranges of post-training int8 (required there) and for the verification:
@@ -105,11 +105,11 @@ def export_tflite(
 
     with (
         write_whole(path) as temporary,
-        Console(stderr=True).status(f"Converting to {path.name} ({quantization})"),
+        Console(stderr=True, force_jupyter=False).status(f"Converting to {path.name} ({quantization})"),
         tempfile.TemporaryDirectory(prefix="tfopt-export-") as folder,
     ):
         convertible = freeze(model) if quantization == "int8" and aware else reference
-        _write_static_saved_model(convertible, output_names(model), Path(folder, "saved_model"))
+        write_archive(convertible, Path(folder, "saved_model"), outputs=output_names(model), batch_size=1)
         converted = Path(folder, path.name)
         convert_saved_model(
             Path(folder, "saved_model"),
@@ -147,25 +147,6 @@ def _check_static(model: keras.Model) -> None:
                 f"export_tflite: the input '{tensor.name}' must have a static shape beside its batch. "
                 f"Received: {tuple(tensor.shape)}. Rebuild the model with a fixed keras.Input(shape)."
             )
-
-
-def _write_static_saved_model(model: keras.Model, names: list[str], directory: Path) -> None:
-    """Writes the model with a signature for batch 1: static shapes keep dynamic-shape operators out."""
-
-    def infer(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        return dict(zip(names, call_flat(model, tensors), strict=True))
-
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(
-        SIGNATURE,
-        infer,
-        input_signature=[
-            tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=name)
-            for tensor, name in zip(model.inputs, input_names(model), strict=True)
-        ],
-    )
-    archive.write_out(str(directory), verbose=False)
 
 
 def _spec(name: str, tensor: Tensor) -> TensorSpec:

@@ -8,7 +8,7 @@ import keras
 
 from tfopt.quantization.plan import CoverageRow, plan_quantization
 from tfopt.quantization.strip import strip
-from tfopt.surgery.activations import split_activations
+from tfopt.surgery.elementary import as_elementary
 from tfopt.surgery.graph import read_graph
 
 __all__ = ["Coverage", "coverage"]
@@ -46,10 +46,10 @@ def coverage(model: keras.Model) -> Coverage:
         ModelError: if the model is subclassed.
 
     Example:
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "gelu", name="hidden")])
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "selu", name="hidden")])
         >>> print(coverage(model))
         layer              kind        int8  remark
         hidden             Dense       yes   int8 weights per output channel, int8 output
-        hidden_activation  Activation  no    the activation 'gelu' has no int8 rule
+        hidden_activation  Activation  no    the activation 'selu' has no int8 kernel
     """
-    return Coverage(plan_quantization(read_graph(split_activations(strip(model)))).coverage)
+    return Coverage(plan_quantization(read_graph(as_elementary(strip(model)))).coverage)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import keras
 
-from tfopt.quantization.spec import Output, Rule, rule_for
+from tfopt.quantization.rules import Output, Rule, rule_for
 from tfopt.surgery.graph import Graph, Value
 
 __all__ = ["CoverageRow", "Plan", "SharedRange", "plan_quantization"]
@@ -60,7 +60,7 @@ class Plan:
 
 
 def plan_quantization(graph: Graph) -> Plan:
-    """Decides, by the rules of `spec`, where a graph with split activations is rounded.
+    """Decides, by `rules`, where a graph of elementary layers is rounded.
 
     A tensor is rounded where the int8 network stores it. So nothing is rounded between layers that the
     converter fuses (convolution, batch norm, ReLU), and tensors that TFLite keeps on one grid share a range.

@@ -12,7 +12,7 @@ from tfopt.quantization.coverage import coverage
 from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, NamedOutput, QuantizeAware
 from tfopt.quantization.plan import SharedRange, plan_quantization
 from tfopt.quantization.ranges import calibrate
-from tfopt.surgery.activations import split_activations
+from tfopt.surgery.elementary import as_elementary
 from tfopt.surgery.graph import Call, Copier, Value, copy_call, read_graph, rebuild
 from tfopt.surgery.model import check_model
 
@@ -75,7 +75,7 @@ def quantize_aware(
         reasons = "; ".join(f"'{row.layer}' ({row.kind}): {row.remark}" for row in report.in_float)
         raise ModelError(f"quantize_aware: strict=True, and these layers must stay float: {reasons}.")
 
-    graph = read_graph(split_activations(model))
+    graph = read_graph(as_elementary(model))
     plan = plan_quantization(graph)
     names = dict(zip(keras.tree.flatten(graph.outputs), _output_layer_names(model), strict=True))
     roundings: dict[str, keras.Layer] = {}

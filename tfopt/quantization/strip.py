@@ -9,7 +9,7 @@ import numpy as np
 
 from tfopt.errors import ModelError
 from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, NamedOutput, QuantizeAware
-from tfopt.surgery.batch_norm import batch_norm_as_depthwise
+from tfopt.surgery.affine import affine_as_depthwise
 from tfopt.surgery.graph import Call, Copier, copy_call, read_graph, rebuild
 
 __all__ = ["freeze", "strip"]
@@ -40,8 +40,8 @@ def freeze(model: keras.Model) -> keras.Model:
     """Returns a quantize-aware model with its weights rounded and its ranges constant: what the converter takes.
 
     From weights that lie on their grid already, the converter recovers just that grid; a fake-quantize
-    node on the weights of a dense layer would make it fail. A batch norm that follows no convolution becomes
-    a depthwise one.
+    node on the weights of a dense layer would make it fail. A batch norm that follows no convolution, and any
+    other multiplication and addition per channel, becomes a depthwise one.
 
     Raises:
         ModelError: if a range was never observed.
@@ -68,8 +68,10 @@ def freeze(model: keras.Model) -> keras.Model:
                 return outputs
             case NamedOutput():
                 return args[0]
+            case keras.layers.Rescaling() | keras.layers.Normalization() as layer:
+                return affine_as_depthwise(layer, args[0])
             case keras.layers.BatchNormalization() as layer if call.inputs[0] not in folded:
-                return batch_norm_as_depthwise(layer, args[0])
+                return affine_as_depthwise(layer, args[0])
         return copy_call(call, copy, args, kwargs)
 
     frozen = rebuild(graph, on_call=fix)

@@ -15,25 +15,36 @@ __all__ = ["split_activations"]
 def split_activations(model: keras.Model) -> keras.Model:
     """Gives every activation a layer of its own, so that each tensor of the model can be seen and quantized.
 
-    The new layer is called `NAME_activation`; the outputs stay the same.
+    The new layer is called `NAME_activation`; the outputs stay the same. A hard sigmoid becomes the addition, ReLU6
+    and multiplication it consists of.
 
     Example:
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "relu", name="hidden")])
         >>> [layer.name for layer in split_activations(model).layers][1:]
         ['hidden', 'hidden_activation']
     """
-    linear: dict[int, keras.Layer] = {}
+    activations: dict[int, list[keras.Layer]] = {}
 
     def split(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
         layer = call.operation
-        if not _has_own_activation(layer):
+        if not (_has_own_activation(layer) or _is_composite(layer)):
             return copy_call(call, copy, args, kwargs)
-        if id(layer) not in linear:
-            linear[id(layer)] = activation_layer(layer.activation, f"{call.name}_activation")
-            copy(layer).activation = keras.activations.linear
-        return linear[id(layer)](copy(layer)(*args, **kwargs))
+        if id(layer) not in activations:
+            if isinstance(layer, keras.layers.Activation):
+                activations[id(layer)] = activation_layers(layer.activation, call.name)
+            else:
+                activations[id(layer)] = activation_layers(layer.activation, f"{call.name}_activation")
+                copy(layer).activation = keras.activations.linear
+        x = args[0] if isinstance(layer, keras.layers.Activation) else copy(layer)(*args, **kwargs)
+        for activation in activations[id(layer)]:
+            x = activation(x)
+        return x
 
     return rebuild(read_graph(model), on_call=split)
+
+
+def _is_composite(operation: keras.Operation) -> bool:
+    return isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.hard_sigmoid
 
 
 def _has_own_activation(operation: keras.Operation) -> bool:
@@ -46,13 +57,19 @@ def _has_own_activation(operation: keras.Operation) -> bool:
     )
 
 
-def activation_layer(activation: Callable[[Any], Any], name: str) -> keras.Layer:
-    """The layer for an activation function; ReLU, ReLU6 and Softmax become their own layers."""
+def activation_layers(activation: Callable[[Any], Any], name: str) -> list[keras.Layer]:
+    """The layers for an activation function, elementary ones where it has them; the last is called `name`."""
     match activation:
         case keras.activations.relu:
-            return keras.layers.ReLU(name=name)
+            return [keras.layers.ReLU(name=name)]
         case keras.activations.relu6:
-            return keras.layers.ReLU(max_value=6.0, name=name)
+            return [keras.layers.ReLU(max_value=6.0, name=name)]
         case keras.activations.softmax:
-            return keras.layers.Softmax(name=name)
-    return keras.layers.Activation(activation, name=name)
+            return [keras.layers.Softmax(name=name)]
+        case keras.activations.hard_sigmoid:
+            return [
+                keras.layers.Rescaling(1.0, 3.0, name=f"{name}_shift"),
+                keras.layers.ReLU(max_value=6.0, name=f"{name}_relu6"),
+                keras.layers.Rescaling(1 / 6, name=name),
+            ]
+    return [keras.layers.Activation(activation, name=name)]

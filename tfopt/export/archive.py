@@ -1,0 +1,52 @@
+"""Writing a model as a SavedModel with one signature of named tensors: what every exporter starts from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tfopt.export.signature import SIGNATURE, call_flat, input_names
+
+__all__ = ["write_archive"]
+
+
+def write_archive(model: keras.Model, directory: Path, *, outputs: list[str], batch_size: int | None) -> None:
+    """Writes the model's inference to a new folder.
+
+    Args:
+        model: a model with symbolic inputs.
+        directory: the folder.
+        outputs: the names of its outputs, in order.
+        batch_size: of the signature; None leaves it open. The TFLite converter needs a number: an open one makes
+            dynamic-shape operators.
+    """
+
+    def infer(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        return dict(zip(outputs, call_flat(model, tensors), strict=True))
+
+    specs = [
+        tf.TensorSpec((batch_size, *tensor.shape[1:]), tensor.dtype, name=name)
+        for name, tensor in zip(input_names(model), model.inputs, strict=True)
+    ]
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(SIGNATURE, infer, specs)
+    with _quiet_tensorflow():
+        archive.write_out(str(directory), verbose=False)
+
+
+@contextmanager
+def _quiet_tensorflow() -> Iterator[None]:
+    """Holds back "Assets written to a temporary folder", which tells a user nothing."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
