@@ -1,0 +1,214 @@
+"""What every exporter of the public API keeps to: verified, recorded, whole or nothing, clear about bad input."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import tfopt
+from tfopt.artifact import Artifact, content_sha256, content_size_bytes
+from tfopt.errors import ConfigError, DataError, ExportError, ModelError
+from tfopt.export import conversion
+
+X = np.random.default_rng(0).normal(size=(48, 6)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """One way of the public API to write a model.
+
+    Args:
+        write: takes a model, a folder, and calibration samples.
+        converter: what does the writing, to be made to fail.
+        must_calibrate: whether it refuses to work without samples.
+    """
+
+    write: Callable[[keras.Model, Path, Any], Artifact]
+    converter: str
+    must_calibrate: bool = False
+
+
+def tflite(quantization: str, *, aware: bool = False) -> Exporter:
+    def write(model: keras.Model, folder: Path, calibration: Any) -> Artifact:
+        if aware:
+            model = tfopt.quantize_aware(model, calibration=X if calibration is None else calibration)
+        return tfopt.export_tflite(model, folder / "model.tflite", quantization, calibration=calibration)
+
+    return Exporter(
+        write, "tfopt.export.tflite.convert_saved_model", must_calibrate=quantization == "int8" and not aware
+    )
+
+
+EXPORTERS = {
+    "tflite none": tflite("none"),
+    "tflite float16": tflite("float16"),
+    "tflite dynamic": tflite("dynamic"),
+    "tflite int8": tflite("int8"),
+    "tflite int8 quantization-aware": tflite("int8", aware=True),
+    "serving": Exporter(
+        lambda model, folder, calibration: tfopt.export_serving(model, folder, name="model", data=calibration),
+        "tfopt.serving.folder.write_saved_model",
+    ),
+}
+
+
+@pytest.fixture(params=EXPORTERS.values(), ids=EXPORTERS.keys())
+def exporter(request: pytest.FixtureRequest) -> Exporter:
+    return request.param
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _conversion_here() -> Iterator[None]:
+    """Converts without a process of its own, which would load TensorFlow anew each time."""
+
+    def convert_here(saved_model: Path, path: Path, *, quantization: str, calibration: Any = None) -> None:
+        samples = None
+        if calibration is not None:
+            samples = str(path.with_suffix(".npz"))
+            np.savez(samples, **calibration)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            conversion._convert(str(saved_model), str(path), quantization, samples)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tfopt.export.tflite.convert_saved_model", convert_here)
+        yield
+
+
+def model(units: int = 3) -> keras.Model:
+    keras.utils.set_random_seed(units)
+    return keras.Sequential(
+        [
+            keras.Input((6,), name="features"),
+            keras.layers.Dense(8, "relu", name="hidden"),
+            keras.layers.Dense(units, "softmax", name="scores"),
+        ],
+        name="classifier",
+    )
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_artifact_is_verified_and_recorded_and_the_model_left_alone(exporter: Exporter, tmp_path: Path) -> None:
+    exported = model()
+    exported.compile("sgd", "mse")
+    weights = exported.get_weights()
+    artifact = exporter.write(exported, tmp_path, X)
+    assert artifact.path.exists()
+    assert artifact.path.is_relative_to(tmp_path)
+    assert Artifact.load(artifact.path) == artifact
+    assert (artifact.sha256, artifact.size_bytes) == (
+        content_sha256(artifact.path),
+        content_size_bytes(artifact.path),
+    )
+    assert [(spec.name, spec.shape[1:]) for spec in artifact.inputs] == [("features", (6,))]
+    assert [(spec.name, spec.shape[1:]) for spec in artifact.outputs] == [("scores", (3,))]
+    assert artifact.verification["samples"] >= 3
+    assert artifact.verification["max_absolute_error"] < 0.05
+    assert artifact.verification["top1_agreement"] > 0.9
+    assert artifact.versions["keras"] == keras.__version__
+    assert str(artifact.path) in str(artifact)
+    assert [name for name in content(tmp_path) if "partial" in name] == []
+
+    for before, after in zip(weights, exported.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert exported.compiled
+    assert all(layer.trainable for layer in exported.layers)
+
+
+@pytest.mark.parametrize("failure", [ExportError("The converter crashed"), KeyboardInterrupt()])
+def test_a_failure_in_the_middle_leaves_the_folder_as_it_was(
+    exporter: Exporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    (tmp_path / "notes.txt").write_text("the user's own")
+    (tmp_path / "model.tflite").write_bytes(b"an older file")
+    before = content(tmp_path)
+
+    def fail(source: Any, path: str | Path, **options: Any) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if Path(path).suffix == ".tflite":
+            Path(path).write_bytes(b"half")
+        else:
+            Path(path).mkdir()
+            Path(path, "saved_model.pb").write_bytes(b"half")
+        raise failure
+
+    monkeypatch.setattr(exporter.converter, fail)
+    with pytest.raises(type(failure)):
+        exporter.write(model(), tmp_path, X)
+    assert content(tmp_path) == before
+
+
+def tf_keras_model() -> Any:
+    tf_keras = pytest.importorskip("tf_keras")
+    return tf_keras.Sequential([tf_keras.Input((6,)), tf_keras.layers.Dense(3)])
+
+
+def nan_model() -> keras.Model:
+    broken = model()
+    broken.get_layer("hidden").bias.assign([0, np.nan, 0, 0, 0, 0, 0, 0])
+    return broken
+
+
+def unbuilt_model() -> keras.Model:
+    return keras.Sequential([keras.layers.Dense(3)], name="unbuilt")
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (nan_model, "hidden/bias' of the model 'classifier' has NaN or infinite values"),
+        (tf_keras_model, r"Expected a Keras 3 model \(keras\.Model\)\. Received: a tf_keras \(Keras 2\) model"),
+        (unbuilt_model, "'unbuilt' is not built"),
+        (lambda: "model.keras", r"Expected a Keras 3 model \(keras\.Model\)\. Received: str"),
+        (lambda: None, r"Expected a Keras 3 model \(keras\.Model\)\. Received: NoneType"),
+    ],
+    ids=["nan", "tf_keras", "unbuilt", "path", "none"],
+)
+def test_what_is_no_sound_keras_model_is_refused(
+    exporter: Exporter, tmp_path: Path, build: Callable[[], Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        exporter.write(build(), tmp_path, X)
+    assert content(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        (np.zeros((5, 7)), r"data for input 'features' must have shape \(n, 6\)\. Received: \(5, 7\)"),
+        (np.zeros(6), r"must have shape \(n, 6\)\. Received: \(6,\)"),
+        (np.zeros((0, 6)), "data for input 'features' is empty: give at least one sample"),
+        (np.full((5, 6), np.nan), "must be finite. Received: 30 NaN or infinite values"),
+        (np.full((5, 6), "a"), "must be numbers. Received dtype: <U1"),
+        ({"pixels": X}, r"data lacks the inputs \['features'\]\. Received: \['pixels'\]"),
+    ],
+    ids=["shape", "rank", "empty", "nan", "text", "name"],
+)
+def test_data_that_does_not_fit_is_refused(exporter: Exporter, tmp_path: Path, calibration: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        exporter.write(model(), tmp_path, calibration)
+    assert content(tmp_path) == {}
+
+
+def test_a_place_that_cannot_be_written_is_refused(exporter: Exporter, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ConfigError, match=r"Cannot write .*file.*: expected a folder that can be created"):
+        exporter.write(model(), tmp_path / "file" / "below", X)
+    assert content(tmp_path) == {"file": b"not a folder"}
+
+
+def test_without_samples_it_works_or_says_what_is_missing(exporter: Exporter, tmp_path: Path) -> None:
+    if not exporter.must_calibrate:
+        assert exporter.write(model(), tmp_path, None).verification["samples"] >= 3
+        return
+    with pytest.raises(ConfigError, match=r"needs calibration=\.\.\., .*Received: None"):
+        exporter.write(model(), tmp_path, None)
+    assert content(tmp_path) == {}

@@ -1,0 +1,104 @@
+"""The converter's process: what it says when it fails, and that it never outlives who started it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tfopt.errors import ExportError
+from tfopt.export.conversion import convert_saved_model
+
+
+def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Lets a shell script run in the interpreter's place."""
+    executable = folder / "interpreter"
+    executable.write_text(f"#!/bin/sh\n{script}\n")
+    executable.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(executable))
+
+
+def is_running(process_id: int) -> bool:
+    try:
+        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def wait_until(condition, seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_a_failing_converter_is_quoted(tmp_path: Path) -> None:
+    (tmp_path / "saved_model").mkdir()
+    with pytest.raises(ExportError) as error:
+        convert_saved_model(tmp_path / "saved_model", tmp_path / "model.tflite", quantization="none")
+    assert "The TFLite converter failed with code 1. Its last words:" in str(error.value)
+    assert "SavedModel file does not exist" in str(error.value)
+    assert not (tmp_path / "model.tflite").exists()
+
+
+def test_the_last_words_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path, monkeypatch, 'for i in $(seq 100); do echo "line $i"; done; echo; exit 7')
+    with pytest.raises(ExportError, match="failed with code 7") as error:
+        convert_saved_model(tmp_path, tmp_path / "model.tflite", quantization="none")
+    assert str(error.value).endswith("\n  line 99\n  line 100")
+    assert "line 50" not in str(error.value)
+
+
+def test_a_crash_is_told_by_its_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path, monkeypatch, "kill -SEGV $$")
+    with pytest.raises(ExportError, match=r"was ended by signal 11\. Its last words: \(none\)"):
+        convert_saved_model(tmp_path, tmp_path / "model.tflite", quantization="none")
+
+
+def test_a_converter_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path, monkeypatch, f"echo $$ > {tmp_path}/pid; echo at work; exec sleep 600")
+    started = time.monotonic()
+    with pytest.raises(ExportError, match=r"did not end within 1 s and was stopped\. Its last words: \n  at work"):
+        convert_saved_model(tmp_path, tmp_path / "model.tflite", quantization="none", timeout_seconds=1.0)
+    assert time.monotonic() - started < 30
+    assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_the_converter_ends_with_its_parent(tmp_path: Path, end: signal.Signals) -> None:
+    saved_model, temporary = tmp_path / "saved_model", tmp_path / "temporary"
+    saved_model.mkdir()
+    temporary.mkdir()
+    os.mkfifo(saved_model / "saved_model.pb")  # nobody writes to it: the converter would wait for ever
+    program = (
+        "from pathlib import Path\n"
+        "from tfopt.export.conversion import convert_saved_model\n"
+        f"convert_saved_model(Path({str(saved_model)!r}), Path({str(tmp_path / 'a.tflite')!r}), quantization='none')\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stderr=subprocess.DEVNULL,
+    )
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    assert wait_until(lambda: parent.poll() is not None or children.read_text().strip())
+    child = int(children.read_text().split()[0])
+    try:
+        command = Path(f"/proc/{child}/cmdline")
+        assert wait_until(lambda: "tfopt.export.conversion" in command.read_text())
+        parent.send_signal(end)
+        parent.wait()
+        assert wait_until(lambda: not is_running(child))
+    finally:
+        parent.kill()
+        if is_running(child):
+            os.kill(child, signal.SIGKILL)
+    if end == signal.SIGINT:  # Python's own way out: the temporary files go as well
+        assert list(temporary.iterdir()) == []

@@ -1,0 +1,246 @@
+import keras
+import pytest
+from keras import layers
+
+from tfopt.quantization.plan import plan_quantization
+from tfopt.surgery.activations import split_activations
+from tfopt.surgery.graph import read_graph
+
+
+def plan_of(inputs, outputs):
+    return plan_quantization(read_graph(split_activations(keras.Model(inputs, outputs))))
+
+
+def image():
+    return keras.Input((8, 8, 4), name="x")
+
+
+def shared(plan):
+    """For each range, by name, how many tensors share it."""
+    return {grid.name: len(grid.members) for grid in plan.ranges.values()}
+
+
+def fixed(plan):
+    return {grid.name: grid.fixed for grid in plan.ranges.values() if grid.fixed is not None}
+
+
+def remarks(plan):
+    return {row.layer: row.remark for row in plan.coverage}
+
+
+def conv(name="conv", **options):
+    return layers.Conv2D(4, 3, padding="same", name=name, **options)
+
+
+@pytest.mark.parametrize("relu", [layers.ReLU(name="relu"), layers.ReLU(6, name="relu")], ids=["relu", "relu6"])
+def test_convolution_batch_norm_and_relu_are_rounded_once(relu):
+    x = image()
+    plan = plan_of(x, relu(layers.BatchNormalization(name="norm")(conv()(x))))
+    assert shared(plan) == {"x": 1, "relu": 1}
+    assert remarks(plan) == {
+        "conv": "int8 weights per output channel, int8 output",
+        "norm": "fused into conv",
+        "relu": "fused into conv",
+    }
+
+
+@pytest.mark.parametrize("layer", [layers.Dense(3, name="w"), layers.DepthwiseConv2D(3, name="w")])
+def test_other_layers_with_weights_fuse_too(layer):
+    x = image()
+    plan = plan_of(x, layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(layer(x))))
+    assert shared(plan) == {"x": 1, "relu": 1}
+
+
+def test_fused_activation_argument_is_rounded_after_it():
+    x = image()
+    plan = plan_of(x, conv(activation="relu")(x))
+    assert shared(plan) == {"x": 1, "conv_activation": 1}
+
+
+def test_two_batch_norms_in_a_row_are_not_fused_into_one():
+    x = image()
+    y = layers.BatchNormalization(name="second")(layers.BatchNormalization(name="first")(conv()(x)))
+    assert shared(plan_of(x, y)) == {"x": 1, "first": 1, "second": 1}
+
+
+def test_batch_norm_after_relu_is_not_fused():
+    x = image()
+    y = layers.BatchNormalization(name="norm")(conv(activation="relu")(x))
+    assert shared(plan_of(x, y)) == {"x": 1, "conv_activation": 1, "norm": 1}
+
+
+def test_output_used_twice_is_rounded_before_both_uses():
+    x = image()
+    y = conv()(x)
+    total = layers.Add(name="total")([y, layers.ReLU(name="relu")(y)])
+    assert shared(plan_of(x, total)) == {"x": 1, "conv": 1, "relu": 1, "total": 1}
+
+
+def test_output_that_the_model_returns_too_is_not_fused():
+    x = image()
+    y = conv()(x)
+    plan = plan_of(x, [y, layers.ReLU(name="relu")(y)])
+    assert shared(plan) == {"x": 1, "conv": 1, "relu": 1}
+    assert remarks(plan)["relu"] == "int8; output has a range of its own"
+
+
+def test_add_fuses_a_relu_but_no_batch_norm():
+    x = image()
+    first = layers.ReLU(name="relu")(layers.Add(name="sum")([x, conv("a")(x)]))
+    second = layers.BatchNormalization(name="norm")(layers.Add(name="total")([x, first]))
+    assert shared(plan_of(x, second)) == {"x": 1, "a": 1, "relu": 1, "total": 1, "norm": 1}
+
+
+def test_standalone_batch_norm_has_a_range_of_its_own_and_fuses_a_relu():
+    x = image()
+    plan = plan_of(x, layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(x)))
+    assert shared(plan) == {"x": 1, "relu": 1}
+    assert remarks(plan) == {"norm": "int8; output has a range of its own", "relu": "fused into norm"}
+
+
+def test_concatenation_shares_one_range_with_its_inputs():
+    x = image()
+    joined = layers.Concatenate(name="joined")([conv("a")(x), conv("b", activation="relu")(x)])
+    plan = plan_of(x, conv("c")(joined))
+    assert shared(plan) == {"x": 1, "a": 3, "c": 1}
+
+
+def test_concatenations_that_share_an_input_share_one_range():
+    x = image()
+    a, b, c = (conv(name)(x) for name in "abc")
+    ends = [layers.Concatenate()([a, b]), layers.Concatenate()([b, c])]
+    assert shared(plan_of(x, ends)) == {"x": 1, "a": 5}
+
+
+def test_concatenation_of_a_tensor_and_its_pooling_shares_their_range():
+    x = image()
+    joined = layers.Concatenate(name="joined")([x, layers.MaxPooling2D(3, 1, "same")(x)])
+    assert shared(plan_of(x, joined)) == {"x": 2}  # a maximum needs no rounding of its own
+
+
+def test_softmax_has_a_fixed_range():
+    x = image()
+    plan = plan_of(x, layers.Dense(3, "softmax", name="scores")(layers.Flatten()(x)))
+    assert shared(plan) == {"x": 1, "scores": 1, "scores_activation": 1}
+    assert fixed(plan) == {"scores_activation": (0.0, 255 / 256)}
+
+
+@pytest.mark.parametrize(("activation", "limits"), [("sigmoid", (0.0, 255 / 256)), ("tanh", (-1.0, 127 / 128))])
+def test_sigmoid_and_tanh_have_fixed_ranges(activation, limits):
+    x = image()
+    plan = plan_of(x, conv(activation=activation)(x))
+    assert fixed(plan) == {"conv_activation": limits}
+
+
+def test_what_passes_a_fixed_range_on_keeps_it():
+    x = image()
+    y = layers.AveragePooling2D(2, name="pool")(conv(activation="sigmoid")(x))
+    plan = plan_of(x, layers.Flatten()(y))
+    assert shared(plan) == {"x": 1, "conv": 1, "conv_activation": 2}
+    assert fixed(plan) == {"conv_activation": (0.0, 255 / 256)}
+
+
+def test_concatenation_does_not_impose_a_fixed_range_on_the_others():
+    x = image()
+    joined = layers.Concatenate(name="joined")([conv("a")(x), conv("b", activation="sigmoid")(x)])
+    plan = plan_of(x, joined)
+    assert shared(plan) == {"x": 1, "a": 2, "b": 1, "b_activation": 1}
+    assert fixed(plan) == {"b_activation": (0.0, 255 / 256)}
+
+
+def test_average_pooling_rounds_to_its_inputs_range():
+    x = image()
+    assert shared(plan_of(x, layers.AveragePooling2D(2, name="pool")(conv()(x)))) == {"x": 1, "conv": 2}
+
+
+def test_global_average_pooling_has_a_range_of_its_own():
+    x = image()
+    plan = plan_of(x, layers.GlobalAveragePooling2D(name="pool")(conv()(x)))
+    assert shared(plan) == {"x": 1, "conv": 1, "pool": 1}
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.MaxPooling2D(),
+        layers.GlobalMaxPooling2D(),
+        layers.Flatten(),
+        layers.Reshape((64, 4)),
+        layers.Permute((2, 1, 3)),
+        layers.ZeroPadding2D(),
+        layers.Cropping2D(),
+        layers.Dropout(0.5),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layers_that_move_values_round_nothing(layer):
+    x = image()
+    plan = plan_of(x, layer(conv()(x)))
+    assert shared(plan) == {"x": 1, "conv": 1}
+    assert all(row.quantized for row in plan.coverage)
+
+
+@pytest.mark.parametrize("pool", [layers.MaxPooling2D(2, name="pool"), layers.AveragePooling2D(2, name="pool")])
+def test_relu_after_pooling_keeps_the_poolings_range(pool):
+    x = image()
+    plan = plan_of(x, layers.ReLU(name="relu")(pool(conv()(x))))
+    members = 3 if isinstance(pool, layers.AveragePooling2D) else 2
+    assert shared(plan) == {"x": 1, "conv": members}
+    assert remarks(plan)["relu"].startswith("int8; output has the input's range")
+
+
+def test_shared_layer_has_a_range_for_each_use_and_one_row():
+    x, both = image(), conv("both")
+    plan = plan_of(x, layers.Add(name="total")([both(x), both(layers.ReLU(name="relu")(x))]))
+    assert shared(plan) == {"x": 1, "both": 1, "relu": 1, "both_2": 1, "total": 1}
+    assert sorted(row.layer for row in plan.coverage) == ["both", "relu", "total"]
+
+
+def test_integer_inputs_are_not_rounded():
+    x = keras.Input((5,), dtype="int32", name="words")
+    plan = plan_of(x, layers.Dense(3, name="dense")(layers.Embedding(9, 4, name="embedding")(x)))
+    assert shared(plan) == {"embedding": 1, "dense": 1}
+
+
+def test_scale_axes_of_each_layer_with_weights():
+    x = image()
+    kinds = {
+        "dense": (layers.Dense(3), (0,)),
+        "conv": (conv(), (0, 1, 2)),
+        "depthwise": (layers.DepthwiseConv2D(3), (0, 1)),
+    }
+    graph = read_graph(keras.Model(x, [layer(x) for layer, _ in kinds.values()]))
+    assert plan_quantization(graph).scale_axes == {id(layer): axes for layer, axes in kinds.values()}
+
+
+def test_layer_without_a_rule_stays_in_float_with_its_reason():
+    x = image()
+    y = conv("a", activation="gelu")(x)
+    plan = plan_of(x, conv("b")(layers.Multiply(name="product")([x, y])))
+    rows = {row.layer: (row.kind, row.quantized, row.remark) for row in plan.coverage}
+    weights = "int8 weights per output channel, int8 output"
+    assert rows == {
+        "a": ("Conv2D", True, weights),
+        "a_activation": ("Activation", False, "the activation 'gelu' has no int8 rule"),
+        "product": ("Multiply", False, "Multiply has no int8 rule"),
+        "b": ("Conv2D", True, weights),
+    }
+    assert shared(plan) == {"x": 1, "a": 1, "a_activation": 1, "product": 1, "b": 1}
+
+
+def test_every_float_output_of_a_layer_without_a_rule_is_rounded():
+    x = image()
+    parts = keras.ops.split(x, 2, axis=-1)
+    plan = plan_of(x, layers.Add(name="total")(parts))
+    names = set(shared(plan))
+    assert len(names) == 4
+    assert {"x", "total"} < names
+    assert len({name.removesuffix("_1") for name in names - {"x", "total"}}) == 1
+
+
+def test_ranges_have_names_of_their_own():
+    x, both = image(), conv("conv")
+    plan = plan_of(x, [both(both(x)), conv("conv_2")(x)])
+    grids = set(plan.ranges.values())
+    assert len(grids) == 4
+    assert len({grid.name for grid in grids}) == 4

@@ -1,0 +1,205 @@
+"""The command line: every command does what its function does, and an error is one message and exit code 1."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from tfopt.artifact import Artifact
+from tfopt.cli import main
+from tfopt.export import conversion
+from tfopt.export.tflite_file import read_tflite
+from tfopt.recipe import FineTuning, Recipe
+
+COMMANDS = ("demo", "optimize", "export", "benchmark", "inspect")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _conversion_here() -> Iterator[None]:
+    """Converts without a process of its own, which would load TensorFlow anew each time."""
+
+    def convert_here(saved_model: Path, path: Path, *, quantization: str, calibration: Any = None) -> None:
+        samples = None
+        if calibration is not None:
+            samples = str(path.with_suffix(".npz"))
+            np.savez(samples, **calibration)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            conversion._convert(str(saved_model), str(path), quantization, samples)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tfopt.export.tflite.convert_saved_model", convert_here)
+        yield
+
+
+@pytest.fixture
+def tfopt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ended]]:
+    """Runs the command line in this process."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+
+    def run(*arguments: str | Path) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["tfopt", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return Ended(end.value.code, *capsys.readouterr())
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model.keras and its data.npz."""
+    folder = tmp_path_factory.mktemp("cli")
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)
+    y = (x @ np.random.default_rng(1).normal(size=(4, 3))).argmax(-1)
+    model = keras.Sequential(
+        [keras.Input((4,), name="x"), keras.layers.Dense(16, "relu"), keras.layers.Dense(3, "softmax", name="scores")],
+        name="small",
+    )
+    model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+    model.fit(x[:300], y[:300], epochs=5, verbose=0)
+    model.save(folder / "model.keras")
+    np.savez(folder / "data.npz", x_train=x[:300], y_train=y[:300], x_test=x[300:], y_test=y[300:])
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(tfopt: Callable[..., Ended], command: str) -> None:
+    ended = tfopt(command, "--help")
+    assert (ended.code, ended.err) == (0, "")
+    assert f"tfopt {command}" in ended.out
+    assert command in tfopt("--help").out
+
+
+def test_inspect_shows_layers(tfopt: Callable[..., Ended], folder: Path) -> None:
+    ended = tfopt("inspect", folder / "model.keras")
+    assert (ended.code, ended.err) == (0, "")
+    assert "scores" in ended.out
+    assert "131 weights in 524 bytes" in ended.out
+
+
+def test_export_writes_a_tflite_file(tfopt: Callable[..., Ended], folder: Path, tmp_path: Path) -> None:
+    ended = tfopt("export", folder / "model.keras", "--data", folder / "data.npz", "--out", tmp_path)
+    assert ended.code == 0
+    assert str(tmp_path / "model.tflite") in ended.out
+    assert "full_integer=True" in ended.out
+    assert Artifact.load(tmp_path / "model.tflite").recipe["quantization"] == "int8"
+    inspected = tfopt("inspect", tmp_path / "model.tflite")
+    assert inspected.code == 0
+    assert "full integer: no operator, input or output is floating-point" in inspected.out
+    assert "FULLY_CONNECTED" in inspected.out
+
+
+def test_export_takes_a_quantization(tfopt: Callable[..., Ended], folder: Path, tmp_path: Path) -> None:
+    assert tfopt("export", folder / "model.keras", "--out", tmp_path, "--quantization", "none").code == 0
+    assert not read_tflite(tmp_path / "model.tflite").is_full_integer
+
+
+def test_export_writes_a_serving_folder(tfopt: Callable[..., Ended], folder: Path, tmp_path: Path) -> None:
+    options = ("--format", "serving", "--name", "ranker", "--version", "7", "--data", folder / "data.npz")
+    ended = tfopt("export", folder / "model.keras", "--out", tmp_path, *options)
+    assert ended.code == 0
+    assert Artifact.load(tmp_path / "ranker" / "7").outputs[0].name == "scores"
+    assert "ranker" in (tmp_path / "models.config").read_text()
+
+
+def test_benchmark_measures_and_reports(tfopt: Callable[..., Ended], folder: Path, tmp_path: Path) -> None:
+    tfopt("export", folder / "model.keras", "--out", tmp_path, "--quantization", "none")
+    ended = tfopt("benchmark", tmp_path / "model.tflite", "--data", folder / "data.npz", "--out", tmp_path / "report")
+    assert ended.code == 0
+    assert str(tmp_path / "report" / "report.html") in ended.out
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert [entry["name"] for entry in report["entries"]] == ["model"]
+    assert "<html" in (tmp_path / "report" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_optimize_writes_what_it_chose(tfopt: Callable[..., Ended], folder: Path, tmp_path: Path) -> None:
+    recipe = Recipe(fine_tuning=FineTuning(epochs=1)).save(tmp_path / "recipe.yaml")
+    data, out = folder / "data.npz", tmp_path / "out"
+    ended = tfopt(
+        "optimize", folder / "model.keras", "--data", data, "--out", out, "--max-drop", "0.5", "--recipe", recipe
+    )
+    assert ended.code == 0
+    assert Artifact.load(out / "model.tflite").verification["full_integer"] is True
+    assert f"Chosen: {out / 'model.tflite'}" in ended.out
+    assert f"Report: {out / 'report.html'}" in ended.out
+    assert "int8 post-training" in ended.out
+
+
+def test_help_needs_no_tensorflow_and_works_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "tfopt", "--help"], capture_output=True, text=True, check=True
+    )
+    assert all(command in done.stdout for command in COMMANDS)
+    assert "tfopt.cli" in done.stderr
+    assert "tensorflow" not in done.stderr.replace("tfopt.tensorflow_start", "")
+
+
+def test_an_error_is_one_message(folder: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tfopt", "inspect", str(tmp_path / "absent.keras")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error:")
+    assert done.stderr.count("\n") == 1
+    assert f"{tmp_path / 'absent.keras'} does not exist" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("export {m} --out {out}", "needs calibration=..., a few hundred typical samples"),
+        ("export {m} --out {out} --quantization int4", "one of int8, float16, dynamic, none. Received: 'int4'"),
+        ("export {m} --out {out} --format onnx", "--format must be tflite or serving. Received: onnx"),
+        ("export {m} --out {out} --format serving --name a/b", "Received: 'a/b'"),
+        ("export {m} --out {out} --format serving --version 0", "at least 1. Received: 0"),
+        ("export absent.keras --out {out}", "No model at absent.keras: the file does not exist"),
+        ("export {m} --out {out} --data absent.npz", "Cannot read absent.npz as an NPZ file"),
+        ("optimize {m} --data {d} --out {out} --max-drop 1", "[0, 1). Received: 1. Did you mean 0.01?"),
+        ("optimize {m} --data {d} --out {out} --target coreml", "one of tflite. Received: 'coreml'"),
+        ("optimize {m} --data {d} --out {out} --recipe absent.yaml", "cannot read absent.yaml"),
+        ("optimize {d} --data {d} --out {out}", "Expected a Keras model file (.keras, .h5, .hdf5)"),
+        ("benchmark absent.tflite", "Received: absent.tflite, which does not exist"),
+        ("benchmark {m} --estimate z80", "estimate must be one of ethos-u55-32"),
+        ("inspect {d}", "is not a TFLite file"),
+        ("demo --out {out} --data cifar10", "--data must be digits, fashion_mnist or a FILE.npz. Received: cifar10"),
+        ("demo --out {out} --data {d}", "The demo trains an image classifier"),
+    ],
+)
+def test_bad_input_is_told(
+    tfopt: Callable[..., Ended], folder: Path, tmp_path: Path, arguments: str, message: str
+) -> None:
+    places = {"m": folder / "model.keras", "d": folder / "data.npz", "out": tmp_path / "out"}
+    ended = tfopt(*(part.format(**places) for part in arguments.split(" ")))
+    assert ended.code == 1
+    assert ended.err.startswith("Error:")
+    assert message in " ".join(ended.err.split())
+    assert "Traceback" not in ended.err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

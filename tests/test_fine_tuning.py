@@ -1,0 +1,76 @@
+"""Fine-tuning with defaults: the loss that fits the targets, and training that learns."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfopt.errors import ConfigError
+from tfopt.fine_tuning import default_loss, fine_tune
+from tfopt.quantization import is_quantize_aware
+from tfopt.recipe import FineTuning
+
+X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+CLASSES = np.arange(40) % 3
+ONE_HOT = np.eye(3, dtype=np.float32)[CLASSES]
+YES_NO = np.arange(40) % 2
+
+
+def ending_in(units: int, activation: str | None) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(units, activation)])
+
+
+@pytest.mark.parametrize(
+    ("units", "activation", "y", "loss", "from_logits"),
+    [
+        (3, "softmax", CLASSES, keras.losses.SparseCategoricalCrossentropy, False),
+        (3, None, CLASSES, keras.losses.SparseCategoricalCrossentropy, True),
+        (3, "softmax", ONE_HOT, keras.losses.CategoricalCrossentropy, False),
+        (3, None, ONE_HOT, keras.losses.CategoricalCrossentropy, True),
+        (1, "sigmoid", YES_NO, keras.losses.BinaryCrossentropy, False),
+        (1, "sigmoid", YES_NO.astype(np.float32)[:, None], keras.losses.BinaryCrossentropy, False),
+        (1, None, YES_NO, keras.losses.BinaryCrossentropy, True),
+        (1, None, X[:, 0], keras.losses.MeanSquaredError, None),
+        (3, None, X[:, :3], keras.losses.MeanSquaredError, None),
+        (4, "sigmoid", np.abs(X), keras.losses.MeanSquaredError, None),
+    ],
+)
+def test_the_loss_fits_the_targets(
+    units: int, activation: str | None, y: np.ndarray, loss: type, from_logits: bool | None
+) -> None:
+    chosen = default_loss(ending_in(units, activation), X, y)
+    assert type(chosen) is loss
+    assert getattr(chosen, "from_logits", chosen.get_config().get("from_logits")) == from_logits
+    assert np.isfinite(chosen(y, ending_in(units, activation)(X)))
+
+
+def test_several_outputs_need_a_loss() -> None:
+    x = keras.Input((4,))
+    model = keras.Model(x, [keras.layers.Dense(1)(x), keras.layers.Dense(2)(x)])
+    with pytest.raises(ConfigError, match="2 outputs; pass loss="):
+        default_loss(model, X, CLASSES)
+
+
+def test_fine_tuning_learns_and_leaves_the_model_alone() -> None:
+    keras.utils.set_random_seed(0)
+    y = (X @ np.random.default_rng(1).normal(size=(4, 3))).argmax(-1)
+    model = ending_in(3, "softmax")
+    before = [np.array(weight) for weight in model.get_weights()]
+    settings = FineTuning(epochs=20, learning_rate=0.1, batch_size=8)
+    aware = fine_tune(model, X, y, settings=settings)
+    assert is_quantize_aware(aware)
+    accuracies = [np.mean(np.argmax(trained(X), -1) == y) for trained in (model, aware)]
+    assert accuracies[1] > 0.85 > accuracies[0]
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_loss_of_ones_own_is_used() -> None:
+    aware = fine_tune(ending_in(3, None), X, ONE_HOT, settings=FineTuning(epochs=1), loss="mae")
+    assert aware.loss == "mae"
+
+
+def test_the_rate_warms_up_and_ends_near_zero() -> None:
+    aware = fine_tune(ending_in(3, None), X, CLASSES, settings=FineTuning(epochs=5, batch_size=4, learning_rate=0.2))
+    assert int(aware.optimizer.iterations) == 50
+    assert float(aware.optimizer.learning_rate) < 0.01

@@ -1,0 +1,199 @@
+"""What is shipped, and what an import costs."""
+
+import ast
+import configparser
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import tfopt
+
+ROOT = Path(__file__).parents[1]
+
+
+def package_map() -> tuple[dict[str, str], set[str]]:
+    """The folders and the packages of setup.cfg."""
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    options = parser["options"]
+    lines = options["package_dir"].split("\n")
+    folders = dict(re.split(r"\s*=\s*", line.strip()) for line in lines if line.strip())
+    return folders, set(options["packages"].split())
+
+
+def source_files() -> list[Path]:
+    return sorted(path for folder in ("tfopt", "callbacks") for path in (ROOT / folder).rglob("*.py"))
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_setup_cfg_lists_every_package() -> None:
+    folders, packages = package_map()
+    on_disk = {
+        ".".join([package, *init.parent.relative_to(ROOT / folder).parts])
+        for package, folder in folders.items()
+        for init in (ROOT / folder).rglob("__init__.py")
+    }
+    assert packages == on_disk
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    assert set(parser.sections()) == {"options", "options.package_data"}  # a map and nothing else
+
+
+def test_callbacks_are_linked_where_they_are_installed() -> None:
+    assert (ROOT / "tfopt" / "callbacks").is_symlink()
+    assert (ROOT / "tfopt" / "callbacks").resolve() == ROOT / "callbacks"
+
+
+def test_every_folder_with_code_is_a_package() -> None:
+    assert [path for path in source_files() if not (path.parent / "__init__.py").exists()] == []
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_what_is_needed(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools", minversion="77", reason="pyproject.toml needs setuptools 77 to build")
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("tfopt", "callbacks"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    shipped = {name for name in names if ".dist-info/" not in name}
+    folders, _ = package_map()
+    expected = {
+        str(Path(package.replace(".", "/"), path.relative_to(ROOT / folder)))
+        for package, folder in folders.items()
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    assert {name for name in shipped if name.endswith(".py")} == expected
+    assert shipped - expected == {"tfopt/py.typed", "tfopt/benchmark/report.html.jinja"}
+    assert "tfopt/callbacks/magnitude_pruning.py" in shipped
+    assert not any(name.startswith("callbacks/") for name in names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
+    assert "tfopt = tfopt.cli:main" in zipfile.ZipFile(wheel).read(entry_points).decode()
+
+
+def test_the_public_names_are_those_that_resolve() -> None:
+    assert tfopt.__all__ == sorted(tfopt.__all__, key=lambda name: (name[0].islower(), name))
+    for name in tfopt.__all__:
+        assert getattr(tfopt, name) is not None
+        assert name in dir(tfopt)
+    defined = {
+        name
+        for name, value in vars(tfopt).items()
+        if not name.startswith("_") and getattr(value, "__module__", "").startswith("tfopt")
+    }
+    assert defined <= set(tfopt.__all__)
+    with pytest.raises(AttributeError, match="module 'tfopt' has no attribute 'quantise'"):
+        _ = tfopt.quantise
+
+
+def test_type_checkers_see_the_public_names() -> None:
+    tree = ast.parse((ROOT / "tfopt" / "__init__.py").read_text())
+    imported = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tfopt")
+        for alias in node.names
+    }
+    assert imported == set(tfopt.__all__)
+    assert (ROOT / "tfopt" / "py.typed").exists()
+
+
+def test_modules_have_what_they_promise() -> None:
+    for path in source_files():
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[-1] == "__main__" or parts[0] == "callbacks":  # those are imported under their installed name
+            continue
+        module = importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+        assert module.__doc__, path
+        assert [name for name in getattr(module, "__all__", ()) if not hasattr(module, name)] == [], path
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import tfopt",
+        "import tfopt.benchmark.report, tfopt.optimize, tfopt",
+        "from tfopt.optimize import Result; from tfopt.benchmark.units import *; import tfopt",
+    ],
+)
+def test_verbs_stay_functions_whatever_is_imported(imports: str) -> None:
+    assert run(f"{imports}; print(callable(tfopt.benchmark), callable(tfopt.optimize))") == "True True\n"
+
+
+HEAVY = "sorted({'tensorflow', 'keras', 'sklearn', 'matplotlib', 'ai_edge_litert', 'tf_keras'} & set(sys.modules))"
+
+
+def test_importing_loads_no_tensorflow() -> None:
+    assert run(f"import sys, tfopt, tfopt.errors, tfopt.recipe, tfopt.artifact, tfopt.data; print({HEAVY})") == "[]\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["optimize", "--help"], ["benchmark", "--help"]])
+def test_help_loads_no_tensorflow(arguments: list[str]) -> None:
+    code = (
+        f"import sys; sys.argv = ['tfopt', *{arguments}]\n"
+        "from tfopt.cli import main\n"
+        "try: main()\n"
+        f"except SystemExit as end: print(end.code, {HEAVY})\n"
+    )
+    assert run(code).endswith("\n0 []\n")
+
+
+def test_importing_leaves_the_environment_alone() -> None:
+    assert (
+        run(
+            "import os; before = dict(os.environ); import tfopt; tfopt.export_tflite; print(before == dict(os.environ))"
+        )
+        == "True\n"
+    )
+
+
+def test_only_public_interfaces_are_imported() -> None:
+    private = []
+    for path in source_files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            private += [f"{path}: {name}" for name in names if re.search(r"^keras\.src|^tensorflow\.python|\._", name)]
+    assert private == []
+
+
+def test_the_extras_that_messages_name_exist() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    text = "".join(path.read_text() for path in source_files())
+    named = set(re.findall(r"""MissingExtraError\([^)]*extra=["'](\w+)["']""", text))
+    assert named
+    assert named <= project["optional-dependencies"].keys()
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    ethos_u = importlib.import_module("tfopt.benchmark.ethos_u")
+
+    def absent(name: str) -> str:
+        raise ethos_u.PackageNotFoundError(name)
+
+    monkeypatch.setattr(ethos_u, "version", absent)
+    with pytest.raises(tfopt.errors.MissingExtraError, match=r"needs the extra 'edge'.*pip install 'tfopt\[edge\]'"):
+        ethos_u.platform_of("ethos-u55-128")
