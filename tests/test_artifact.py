@@ -189,3 +189,25 @@ def test_printing_tells_size_tensors_and_measurements(tmp_path: Path) -> None:
     assert "7 bytes" in text
     assert "x int8[1, 2]" in text
     assert "sqnr_db=31.5, full_integer=True" in text
+
+
+def test_a_partial_file_without_a_process_number_is_the_users(tmp_path: Path) -> None:
+    (tmp_path / ".a.notes.partial").write_text("mine")
+    with write_whole(tmp_path / "a") as temporary:
+        temporary.write_text("x")
+    assert (tmp_path / ".a.notes.partial").read_text() == "mine"
+
+
+def test_folders_created_for_a_failed_write_are_removed(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), write_whole(tmp_path / "new" / "deep" / "a"):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_without_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(b"TFL3")
+    Artifact.of(path, kind="tflite", inputs=(), outputs=()).save()
+    path.unlink()
+    with pytest.raises(DataError, match="does not exist"):
+        Artifact.load(path)

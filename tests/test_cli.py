@@ -203,3 +203,29 @@ def test_bad_input_is_told(
     assert message in " ".join(ended.err.split())
     assert "Traceback" not in ended.err
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_is_no_success(number: signal.Signals, code: int) -> None:
+    program = (
+        "import os, sys, tfopt.cli\n"
+        "@tfopt.cli.app.command()\n"
+        f"def wait(): os.kill(os.getpid(), {int(number)})\n"
+        "sys.argv = ['tfopt', 'wait']\n"
+        "tfopt.cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stderr == "Interrupted: nothing half-written is left.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["export"], ["bogus"], ["inspect", "a", "--bogus"], ["optimize", "a", "--data", "d", "--max-drop", "abc"]],
+    ids=" ".join,
+)
+def test_wrong_usage_is_told_without_a_traceback(arguments: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "tfopt", *arguments], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "Usage:" in done.stderr + done.stdout
+    assert done.returncode == 2

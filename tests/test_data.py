@@ -188,3 +188,26 @@ def test_arrays_that_do_not_go_together_are_refused(tmp_path: Path, changed: dic
     np.savez(tmp_path / "data.npz", **arrays(**changed))
     with pytest.raises(DataError, match=message):
         load_npz(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [None, 5.0, [np.zeros((2, 4)), np.zeros((3, 4))], (row for row in np.zeros((2, 4)))],
+    ids=["none", "number", "ragged", "generator"],
+)
+def test_what_is_no_array_is_told(data: object) -> None:
+    with pytest.raises(DataError, match="must be an array"):
+        check_samples(data, [TensorSpec(name="x", shape=(None, 4), dtype="float32")])
+
+
+def test_an_npy_under_the_name_of_an_npz(tmp_path: Path) -> None:
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(DataError, match="Cannot read"):
+        load_npz(tmp_path / "a.npz")
+
+
+def test_arrays_without_an_axis(tmp_path: Path) -> None:
+    np.savez(tmp_path / "b.npz", x_train=1.0, y_train=1, x_test=1.0, y_test=1)
+    with pytest.raises(DataError, match="as many samples"):
+        load_npz(tmp_path / "b.npz")

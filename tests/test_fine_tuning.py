@@ -74,3 +74,10 @@ def test_the_rate_warms_up_and_ends_near_zero() -> None:
     aware = fine_tune(ending_in(3, None), X, CLASSES, settings=FineTuning(epochs=5, batch_size=4, learning_rate=0.2))
     assert int(aware.optimizer.iterations) == 50
     assert float(aware.optimizer.learning_rate) < 0.01
+
+
+def test_class_numbers_in_a_column_as_keras_loads_cifar10() -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+    y = (np.arange(64) % 3)[:, np.newaxis]
+    loss = default_loss(model, np.ones((64, 4), np.float32), y)
+    assert isinstance(loss, keras.losses.SparseCategoricalCrossentropy)

@@ -187,3 +187,10 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"Cannot write .*file.*Choose another place"):
         tfopt.optimize(model(), (X, Y), (X, Y), out=tmp_path / "file" / "out")
     assert names(tmp_path) == ["file"]
+
+
+def test_another_quantization_in_the_recipe_is_not_ignored(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+    data = np.ones((8, 4), np.float32), np.arange(8) % 3
+    with pytest.raises(ConfigError, match="must be int8"):
+        tfopt.optimize(model, data, data, recipe=Recipe(quantization="float16"), out=tmp_path)

@@ -92,3 +92,9 @@ def test_a_recipe_cannot_be_changed() -> None:
 
 def test_the_text_keeps_the_order_of_the_fields() -> None:
     assert list(yaml.safe_load(Recipe().to_yaml())) == list(Recipe.model_fields)
+
+
+def test_a_binary_file(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(ConfigError, match="cannot read"):
+        Recipe.load(tmp_path / "r.yaml")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tfopt.errors import ConfigError, DataError
 
-__all__ = ["Artifact", "TensorSpec", "content_sha256", "content_size_bytes", "library_versions", "write_whole"]
+__all__ = [
+    "Artifact",
+    "TensorSpec",
+    "content_sha256",
+    "content_size_bytes",
+    "library_versions",
+    "record_path",
+    "write_whole",
+]
 
 
 class TensorSpec(BaseModel):
@@ -94,9 +103,12 @@ class Artifact(BaseModel):
     def save(self) -> Path:
         """Writes the record beside the file and returns where."""
         with write_whole(self.record_path) as temporary:
-            # The path stays out of the record: it is known from where the record lies.
-            temporary.write_text(self.model_dump_json(indent=2, exclude={"path"}) + "\n")
+            temporary.write_text(self.to_record())
         return self.record_path
+
+    def to_record(self) -> str:
+        """The record as JSON; the path stays out, since it is known from where the record lies."""
+        return self.model_dump_json(indent=2, exclude={"path"}) + "\n"
 
     @classmethod
     def load(cls, path: str | Path) -> Artifact:
@@ -111,7 +123,9 @@ class Artifact(BaseModel):
             artifact = cls.model_validate({**_read_json(record), "path": path})
         except (OSError, ValueError, ValidationError) as error:
             raise DataError(f"Artifact.load: expected the record of {path} in {record}. Received: {error}") from None
-        if path.exists() and content_sha256(path) != artifact.sha256:
+        if not path.exists():
+            raise DataError(f"Artifact.load: {path} does not exist, though its record {record.name} does.")
+        if content_sha256(path) != artifact.sha256:
             raise DataError(
                 f"Artifact.load: {path} has changed since {record.name} was written (its sha256 differs). "
                 "Export it again."
@@ -170,8 +184,8 @@ def library_versions() -> dict[str, str]:
 def write_whole(path: str | Path) -> Iterator[Path]:
     """Yields a temporary name beside `path`, renamed to `path` when the block ends and removed when it fails.
 
-    So a reader sees the whole content or none. What a killed process left behind is removed by the next
-    write to the same path.
+    So a reader sees the whole content or none. Parent folders that were created are removed again when the
+    block fails; what a killed process left behind is removed by the next write to the same path.
 
     Args:
         path: the file or folder to write; missing parent folders are created. An existing file is replaced,
@@ -190,14 +204,17 @@ def write_whole(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.parent / f".{path.name}.{os.getpid()}.partial"
+    created = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for abandoned in path.parent.glob(f".{path.name}.*.partial"):
-            if not _is_running(abandoned.suffixes[-2]):
-                _remove(abandoned)
+        partial = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.partial")
+        for neighbour in list(path.parent.iterdir()):
+            if (match := partial.fullmatch(neighbour.name)) and not _is_running(int(match[1])):
+                _remove(neighbour)
         if not os.access(path.parent, os.W_OK):
             raise PermissionError(13, "Permission denied", str(path.parent))
     except OSError as error:
+        _remove_empty(created)
         raise ConfigError(
             f"Cannot write {path}: expected a folder that can be created and written. Received: {error}. "
             "Choose another place."
@@ -205,14 +222,24 @@ def write_whole(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
-    finally:
+    except BaseException:
         _remove(temporary)
+        _remove_empty(created)
+        raise
 
 
-def _is_running(pid_suffix: str) -> bool:
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # it was not created, or is in use
+            return
+
+
+def _is_running(process: int) -> bool:
     try:
-        os.kill(int(pid_suffix.removeprefix(".")), 0)
-    except (ProcessLookupError, ValueError):
+        os.kill(process, 0)
+    except ProcessLookupError:
         return False
     except PermissionError:
         return True

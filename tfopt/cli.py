@@ -149,19 +149,21 @@ def inspect(
 def main() -> NoReturn:
     """Runs the command line; an error of tfopt's becomes one message and exit code 1."""
     warnings.filterwarnings("ignore", message=".*__array__ implementation doesn't accept a copy keyword.*")
-    # As an exception, an end from outside removes what is half-written.
-    signal.signal(signal.SIGTERM, _interrupt)
-    errors = Console(stderr=True)
+    # As an exception, an end from outside lets every open block remove what is half-written.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     try:
-        app(standalone_mode=False)
+        app()
     except TfoptError as error:
-        errors.print("[bold red]Error:[/bold red]", escape(str(error)), soft_wrap=True, highlight=False)
+        _print_error(f"[bold red]Error:[/bold red] {escape(str(error))}")
         sys.exit(1)
-    except KeyboardInterrupt:
-        errors.print("Interrupted: nothing half-written was left.")
-        sys.exit(130)
     sys.exit(0)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    _print_error("Interrupted: nothing half-written is left.")
+    sys.exit(128 + number)  # the shell's convention
+
+
+def _print_error(text: str) -> None:
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False)

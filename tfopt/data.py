@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -42,9 +41,10 @@ class ArrayDataset:
     def __post_init__(self) -> None:
         for split in ("train", "test"):
             x, y = getattr(self, f"x_{split}"), getattr(self, f"y_{split}")
-            if len(x) == 0 or len(x) != len(y):
+            if x.ndim == 0 or y.ndim == 0 or len(x) == 0 or len(x) != len(y):
                 raise DataError(
-                    f"x_{split} and y_{split} must have the same length, at least 1. Received: {len(x)} and {len(y)}."
+                    f"x_{split} and y_{split} must hold as many samples, at least 1. "
+                    f"Received the shapes {x.shape} and {y.shape}."
                 )
             if not np.issubdtype(x.dtype, np.number) or not np.all(np.isfinite(x)):
                 raise DataError(f"x_{split} must hold finite numbers. Received: NaN, infinity or dtype {x.dtype}.")
@@ -53,35 +53,29 @@ class ArrayDataset:
 def load_npz(path: str | Path) -> ArrayDataset:
     """Reads an NPZ file with the arrays x_train, y_train, x_test and y_test.
 
-    Integer images (uint8) are scaled to [0, 1]; a missing channel axis of images is added.
+    Images of bytes (uint8) are scaled to [0, 1].
 
     Raises:
         DataError: if the file is missing, damaged, or lacks an array.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in KEYS if key not in file]
-            if missing:
-                raise DataError(
-                    f"{path}: expected the arrays {', '.join(KEYS)}. Missing: {', '.join(missing)}; "
-                    f"found: {', '.join(file.files) or 'none'}."
-                )
-            arrays = {key: file[key] for key in KEYS}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"Cannot read {path} as an NPZ file. Received: {error}.") from None
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in KEYS if key in file.files}
+            found = file.files
+    except Exception as error:  # NumPy raises whatever the damaged part leads to: zip, header, type
+        raise DataError(f"Cannot read {path} as an NPZ file ({type(error).__name__}: {error}).") from None
+    missing = [key for key in KEYS if key not in arrays]
+    if missing:
+        raise DataError(
+            f"{path}: expected the arrays {', '.join(KEYS)}. Missing: {', '.join(missing)}; "
+            f"found: {', '.join(found) or 'none'}."
+        )
     for key in ("x_train", "x_test"):
-        arrays[key] = _as_float(arrays[key])
+        if arrays[key].dtype == np.uint8:
+            arrays[key] = arrays[key].astype(np.float32) / np.float32(255)
+        elif arrays[key].dtype == np.float64:
+            arrays[key] = arrays[key].astype(np.float32)
     return ArrayDataset(**arrays)
-
-
-def _as_float(x: np.ndarray) -> np.ndarray:
-    if x.dtype == np.uint8:
-        x = x.astype(np.float32) / np.float32(255)
-    if x.ndim == 3:
-        x = x[..., np.newaxis]
-    return x.astype(np.float32) if x.dtype == np.float64 else x
 
 
 def check_samples(
@@ -115,8 +109,11 @@ def check_samples(
             f"{what} data must hold one array for each of the model's {len(inputs)} inputs "
             f"({', '.join(spec.name for spec in inputs)}). Received: {len(arrays)}."
         )
-    for array, spec in zip(arrays, inputs, strict=True):
+    for index, spec in enumerate(inputs):
         expected = tuple(spec.shape[1:])
+        if expected[-1:] == (1,) and arrays[index].ndim == len(expected):
+            arrays[index] = arrays[index][..., np.newaxis]  # grey images without a channel axis, as Keras takes them
+        array = arrays[index]
         if len(array) == 0:
             raise DataError(f"{what} data for input '{spec.name}' is empty: give at least one sample.")
         fits = array.ndim == len(expected) + 1 and all(
@@ -153,12 +150,28 @@ def _split(data: Samples, inputs: Sequence[InputSpec], what: str, limit: int | N
                 break
         if not batches:
             raise DataError(f"{what} data is an empty tf.data.Dataset: give at least one batch.")
-        return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        try:
+            return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        except ValueError as error:
+            raise DataError(f"{what} data must have batches of samples of one shape. Received: {error}.") from None
     if isinstance(data, Mapping):
         missing = [spec.name for spec in inputs if spec.name not in data]
         if missing:
             raise DataError(f"{what} data lacks the inputs {missing}. Received: {sorted(data)}.")
-        return [np.asarray(data[spec.name]) for spec in inputs]
+        return [_array(data[spec.name], what) for spec in inputs]
     if isinstance(data, (list, tuple)) and len(inputs) > 1:
-        return [np.asarray(array) for array in data]
-    return [np.asarray(data)]
+        return [_array(array, what) for array in data]
+    return [_array(data, what)]
+
+
+def _array(data: Any, what: str) -> np.ndarray:
+    try:
+        array = np.asarray(data)
+    except ValueError as error:  # ragged
+        raise DataError(f"{what} data must be an array of samples of one shape. Received: {error}.") from None
+    if array.ndim == 0:
+        raise DataError(
+            f"{what} data must be an array whose first axis counts the samples. Received: {type(data).__name__} "
+            f"({data!r:.60}). Collect what a generator yields with np.stack, or batch a dataset."
+        )
+    return array

@@ -74,6 +74,9 @@ def load_data(name: str) -> ArrayDataset:
     if not name.endswith(".npz"):
         raise DataError(f"--data must be digits, fashion_mnist or a FILE.npz. Received: {name}.")
     data = load_npz(name)
+    if data.x_train.ndim == 3:
+        x_train, x_test = (x[..., np.newaxis] for x in (data.x_train, data.x_test))
+        data = ArrayDataset(x_train, data.y_train, x_test, data.y_test)
     if data.x_train.ndim != 4 or not np.issubdtype(data.y_train.dtype, np.integer):
         raise DataError(
             "The demo trains an image classifier: x_train must have shape (n, height, width, channels) and y_train "

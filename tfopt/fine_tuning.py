@@ -83,7 +83,7 @@ def default_loss(model: keras.Model, x: np.ndarray, y: np.ndarray) -> keras.loss
             return keras.losses.BinaryCrossentropy(from_logits=not are_probabilities)
         return keras.losses.MeanSquaredError()
     are_probabilities &= bool(np.allclose(outputs.sum(axis=-1), 1, atol=1e-3))
-    if np.issubdtype(y.dtype, np.integer) and y.ndim == outputs.ndim - 1:
+    if np.issubdtype(y.dtype, np.integer) and y.shape[1:] in (outputs.shape[1:-1], (*outputs.shape[1:-1], 1)):
         return keras.losses.SparseCategoricalCrossentropy(from_logits=not are_probabilities)
     if y.shape == outputs.shape and np.all(np.isin(y, (0, 1))) and np.all(y.sum(axis=-1) == 1):
         return keras.losses.CategoricalCrossentropy(from_logits=not are_probabilities)

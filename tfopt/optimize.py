@@ -147,6 +147,11 @@ def optimize(
     check_samples(x_train, model.inputs, what="training")
     samples = dict(zip(input_names(model), check_samples(x_validation, model.inputs, what="validation"), strict=True))
     recipe = recipe or Recipe(fine_tuning=FineTuning())
+    if recipe.quantization != "int8":
+        raise ConfigError(
+            f"optimize: the recipe's quantization must be int8 for {target}. Received: {recipe.quantization!r}. "
+            "For another one use tfopt.export_tflite."
+        )
     out = Path(tempfile.mkdtemp(prefix="tfopt-optimize-") if out is None else out)
     candidates: list[Candidate] = []
 
@@ -214,8 +219,8 @@ def _is_within(candidate: Candidate, max_drop: float) -> bool:
 def _place(chosen: Candidate, path: Path) -> Artifact:
     """Copies the chosen candidate to where the user looks for it."""
     assert chosen.artifact is not None  # only exported candidates are chosen from
-    with write_whole(path) as temporary:
-        shutil.copyfile(chosen.artifact.path, temporary)
     artifact = chosen.artifact.model_copy(update={"path": path})
-    artifact.save()
+    with write_whole(artifact.record_path) as record, write_whole(path) as temporary:
+        shutil.copyfile(chosen.artifact.path, temporary)
+        record.write_text(artifact.to_record())
     return artifact

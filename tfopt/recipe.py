@@ -29,7 +29,7 @@ class FineTuning(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(default=3, ge=1)
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=64, ge=1)
 
 
@@ -114,5 +114,5 @@ class Recipe(BaseModel):
         """
         try:
             return cls.from_yaml(Path(path).read_text())
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"Recipe: cannot read {path}. Received: {error}") from None

@@ -1,5 +1,6 @@
 """What every exporter of the public API keeps to: verified, recorded, whole or nothing, clear about bad input."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -212,3 +213,27 @@ def test_without_samples_it_works_or_says_what_is_missing(exporter: Exporter, tm
     with pytest.raises(ConfigError, match=r"needs calibration=\.\.\., .*Received: None"):
         exporter.write(model(), tmp_path, None)
     assert content(tmp_path) == {}
+
+
+def test_the_target_is_a_folder(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    (tmp_path / "m.tflite").mkdir()
+    with pytest.raises(ConfigError, match="must be that of a file"):
+        tfopt.export_tflite(model, tmp_path / "m.tflite", "none")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "m.tflite"]
+
+
+def test_a_failing_rename_keeps_the_old_file_and_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(units)]) for units in (3, 5))
+    tfopt.export_tflite(first, tmp_path / "m.tflite", "none")
+    replace = os.replace
+
+    def fail(source: Path, target: Path) -> None:
+        if str(target).endswith(".tflite"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="No space"):
+        tfopt.export_tflite(second, tmp_path / "m.tflite", "none")
+    assert Artifact.load(tmp_path / "m.tflite").outputs[0].shape == (1, 3)

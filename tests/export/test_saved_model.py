@@ -62,9 +62,7 @@ def test_several_inputs_and_outputs_have_identifiers_for_names(tmp_path: Path) -
         ("tensor_class", "int32"),
     ]
     assert [spec.name for spec in written.outputs] == ["class_id", "score"]
-    answers = load(tmp_path / "1")(
-        left_side=tf.ones((2, 3)), tensor_class=tf.constant([[1, 2], [3, 4]], tf.int32)
-    )
+    answers = load(tmp_path / "1")(left_side=tf.ones((2, 3)), tensor_class=tf.constant([[1, 2], [3, 4]], tf.int32))
     expected = model([np.ones((2, 3)), data["class"]])
     np.testing.assert_allclose(answers["class_id"], expected[0], atol=1e-6)
     np.testing.assert_allclose(answers["score"], expected[1], atol=1e-6)
@@ -77,9 +75,7 @@ def test_inputs_without_a_name_have_the_same_one_in_every_version(tmp_path: Path
     written = [write_saved_model(model, tmp_path / str(number)) for number, model in enumerate(models)]
     assert [signature.inputs[0].name for signature in written] == ["input_layer"] * 3
     two = [keras.Input((2,)), keras.Input((2,))]
-    names = [
-        spec.name for spec in write_saved_model(keras.Model(two, two[0] + two[1]), tmp_path / "two").inputs
-    ]
+    names = [spec.name for spec in write_saved_model(keras.Model(two, two[0] + two[1]), tmp_path / "two").inputs]
     assert names == ["input_layer", "input_layer_1"]
 
 

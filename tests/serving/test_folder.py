@@ -18,9 +18,7 @@ from tfopt.serving import folder as folder_module
 from tfopt.serving.batching import BatchingParameters
 from tfopt.serving.folder import export_serving
 
-SMALL = BatchingParameters(
-    max_batch_size=4, allowed_batch_sizes=(1, 4), num_batch_threads=2, max_enqueued_batches=2
-)
+SMALL = BatchingParameters(max_batch_size=4, allowed_batch_sizes=(1, 4), num_batch_threads=2, max_enqueued_batches=2)
 
 
 @pytest.fixture
@@ -28,9 +26,7 @@ def model() -> keras.Model:
     keras.utils.set_random_seed(0)
     image, age = keras.Input((4, 4, 1), name="image"), keras.Input((1,), name="age")
     features = layers.Concatenate()([layers.Flatten()(image), age])
-    return keras.Model(
-        [image, age], [layers.Dense(3, name="kind")(features), layers.Dense(1, name="risk")(features)]
-    )
+    return keras.Model([image, age], [layers.Dense(3, name="kind")(features), layers.Dense(1, name="risk")(features)])
 
 
 def test_everything_lies_where_the_server_looks(model: keras.Model, tmp_path: Path) -> None:
@@ -81,9 +77,7 @@ def test_the_record_describes_the_version(model: keras.Model, tmp_path: Path) ->
     assert artifact.verification["relative_error"] < 1e-6
     assert artifact.verification["warmup_requests"] == 2
     assert artifact.size_bytes == sum(
-        path.stat().st_size
-        for path in artifact.path.rglob("*")
-        if path.is_file() and path.name != "artifact.json"
+        path.stat().st_size for path in artifact.path.rglob("*") if path.is_file() and path.name != "artifact.json"
     )
 
 
@@ -149,9 +143,7 @@ def test_an_unwritable_directory_is_refused(model: keras.Model, tmp_path: Path) 
 
 def test_bad_models_and_data_are_refused(model: keras.Model, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="image"):
-        export_serving(
-            model, tmp_path / "new", data={"image": np.zeros((1, 5, 5, 1)), "age": np.zeros((1, 1))}
-        )
+        export_serving(model, tmp_path / "new", data={"image": np.zeros((1, 5, 5, 1)), "age": np.zeros((1, 1))})
     with pytest.raises(ModelError, match="Expected a Keras 3 model"):
         export_serving("model.keras", tmp_path / "new")
     model.layers[-1].kernel.assign(np.full((17, 1), np.nan))

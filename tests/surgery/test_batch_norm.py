@@ -2,7 +2,6 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-
 from tfopt.surgery.batch_norm import batch_norm_as_depthwise, batch_norm_scale_and_offset
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from tfopt.artifact import Artifact, TensorSpec, write_whole
+from tfopt.artifact import Artifact, TensorSpec, record_path, write_whole
 from tfopt.data import Samples, check_samples
 from tfopt.errors import ConfigError, ExportError, ModelError
 from tfopt.export.archive import write_archive
@@ -82,8 +82,8 @@ def export_tflite(
         raise ConfigError(
             f"export_tflite: quantization must be one of {', '.join(QUANTIZATIONS)}. Received: {quantization!r}."
         )
-    if path.suffix != ".tflite":
-        raise ConfigError(f"export_tflite: the path must end in .tflite. Received: {path}.")
+    if path.suffix != ".tflite" or path.is_dir():
+        raise ConfigError(f"export_tflite: the path must be that of a file ending in .tflite. Received: {path}.")
     check_model(model)
     _check_static(model)
     aware = is_quantize_aware(model)
@@ -104,6 +104,7 @@ def export_tflite(
     reference = model if quantization == "int8" or not aware else strip(model)
 
     with (
+        write_whole(record_path(path)) as record,  # renamed last: a record never runs ahead of its file
         write_whole(path) as temporary,
         Console(stderr=True, force_jupyter=False).status(f"Converting to {path.name} ({quantization})"),
         tempfile.TemporaryDirectory(prefix="tfopt-export-") as folder,
@@ -131,7 +132,7 @@ def export_tflite(
             verification=verification,
         ).model_copy(update={"path": path})
         temporary.write_bytes(converted.read_bytes())
-        artifact.save()
+        record.write_text(artifact.to_record())
     return artifact
 
 

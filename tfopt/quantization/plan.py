@@ -76,7 +76,7 @@ def plan_quantization(graph: Graph) -> Plan:
     uses: dict[str, int] = {}
 
     for call in graph.calls:
-        rule = rule_for(call.operation)
+        rule = rule_for(call.operation, len(call.inputs[0].shape))
         uses[call.name] = uses.get(call.name, 0) + 1
         use = call.name if uses[call.name] == 1 else f"{call.name}_{uses[call.name]}"
         names.update(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
@@ -115,7 +116,7 @@ def _output_layer_names(model: keras.Model) -> list[str]:
 
 
 def _rounding(shared: SharedRange) -> keras.Layer:
-    name = f"{shared.name}_range"
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{shared.name}_range")  # an input may be called what TensorFlow refuses
     if shared.fixed is not None:
         return FixedFakeQuantize(*shared.fixed, name=name)
     return FakeQuantize(len(shared.members), name=name)

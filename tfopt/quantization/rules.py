@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import keras
+import numpy as np
 from keras import layers
 
 __all__ = ["Output", "Rule", "rule_for"]
@@ -56,8 +57,12 @@ FIXED_SIGNED_UNIT = Rule(Output.FIXED, fixed_range=(-1.0, 127 / 128))  # scale 1
 CHANNELS_FIRST = "TFLite has channels last only"
 
 
-def _weighted(*scale_axes: int) -> Callable[[keras.Layer], Rule | str]:
-    def rule(layer: keras.Layer) -> Rule | str:
+LayerRule = Callable[[keras.Layer, int], Rule | str]
+"""From a layer and the number of axes of its input to its rule, or to the reason why it has none."""
+
+
+def _weighted(*scale_axes: int) -> LayerRule:
+    def rule(layer: keras.Layer, _: int) -> Rule | str:
         if getattr(layer, "data_format", "channels_last") != "channels_last":
             return CHANNELS_FIRST
         if getattr(layer, "groups", 1) != 1:
@@ -67,11 +72,11 @@ def _weighted(*scale_axes: int) -> Callable[[keras.Layer], Rule | str]:
     return rule
 
 
-def _channels_last(rule: Rule) -> Callable[[keras.Layer], Rule | str]:
-    return lambda layer: rule if layer.data_format == "channels_last" else CHANNELS_FIRST
+def _channels_last(rule: Rule) -> LayerRule:
+    return lambda layer, _: rule if layer.data_format == "channels_last" else CHANNELS_FIRST
 
 
-def _relu(layer: layers.ReLU) -> Rule | str:
+def _relu(layer: layers.ReLU, _: int) -> Rule | str:
     if layer.threshold or layer.max_value not in (None, 6, 6.0):
         return "a ReLU with a threshold or a maximum other than 6 is not one TFLite operator"
     if layer.negative_slope:
@@ -79,7 +84,7 @@ def _relu(layer: layers.ReLU) -> Rule | str:
     return RELU
 
 
-def _activation(layer: layers.Activation) -> Rule | str:
+def _activation(layer: layers.Activation, _: int) -> Rule | str:
     match layer.activation:
         case keras.activations.linear:
             return SAME
@@ -96,23 +101,24 @@ def _activation(layer: layers.Activation) -> Rule | str:
     return f"the activation '{getattr(layer.activation, '__name__', layer.activation)}' has no int8 kernel"
 
 
-def _batch_norm(layer: layers.BatchNormalization) -> Rule | str:
-    if layer.axis != -1:
-        return f"{CHANNELS_FIRST}: batch norm must be over axis -1"
+def _batch_norm(layer: layers.BatchNormalization, rank: int) -> Rule | str:
+    if layer.axis not in (-1, rank - 1):
+        return f"{CHANNELS_FIRST}: batch norm must be over the last axis"
     return Rule(Output.OWN, absorbed_as="batch_norm", absorbs=RELU_FOLLOWS)
 
 
-def _normalization(layer: layers.Normalization) -> Rule | str:
-    if layer.axis not in (-1, (-1,), [-1], None) or layer.invert:
+def _normalization(layer: layers.Normalization, rank: int) -> Rule | str:
+    axes = () if layer.axis is None else tuple(np.atleast_1d(layer.axis))
+    if axes not in ((), (-1,), (rank - 1,)) or layer.invert:
         return "only a Normalization over the last axis, not inverted, is one multiplication and addition per channel"
     return ARITHMETIC
 
 
-def _softmax(layer: layers.Softmax) -> Rule | str:
-    return FIXED_UNIT if layer.axis == -1 else "TFLite computes softmax over the last axis only"
+def _softmax(layer: layers.Softmax, rank: int) -> Rule | str:
+    return FIXED_UNIT if layer.axis in (-1, rank - 1) else "TFLite computes softmax over the last axis only"
 
 
-_RULES: dict[type, Rule | Callable[[keras.Layer], Rule | str]] = {
+_RULES: dict[type, Rule | LayerRule] = {
     # weights
     layers.Dense: _weighted(0),
     layers.Conv1D: _weighted(0, 1),
@@ -170,16 +176,20 @@ _RULES: dict[type, Rule | Callable[[keras.Layer], Rule | str]] = {
 }
 
 
-def rule_for(operation: keras.Operation) -> Rule | str:
+def rule_for(operation: keras.Operation, rank: int) -> Rule | str:
     """The rule of a layer, or the reason why it has none and stays in float.
 
+    Args:
+        operation: the layer.
+        rank: how many axes its input has, the batch included.
+
     Example:
-        >>> rule_for(keras.layers.Flatten()).output
+        >>> rule_for(keras.layers.Flatten(), 4).output
         <Output.SAME: "the input's range: values pass unchanged">
-        >>> rule_for(keras.layers.Activation("selu"))
+        >>> rule_for(keras.layers.Activation("selu"), 2)
         "the activation 'selu' has no int8 kernel"
     """
     rule = _RULES.get(type(operation))
     if rule is None:
         return f"{type(operation).__name__} has no int8 rule"
-    return rule if isinstance(rule, Rule) else rule(operation)
+    return rule if isinstance(rule, Rule) else rule(operation, rank)

@@ -211,8 +211,8 @@ def _lay_flat(model: keras.Model, inputs: Any, scope: tuple[str, ...], calls: li
     """Appends the model's calls to `calls` and returns its outputs."""
     config, operations = _config_and_operations(model)
     known: dict[tuple[str, int], Any] = {}
-    for (name, node, _), value in zip(_references(config["input_layers"]), keras.tree.flatten(inputs), strict=True):
-        known[name, node] = value
+    for reference, value in zip(_references(config["input_layers"]), keras.tree.flatten(inputs), strict=True):
+        known[reference.layer, reference.node] = value
     # A nested Functional model counts its nodes from 1: node 0 is its own definition.
     pending = [
         (name, node + isinstance(operations[name], keras.Function), spec)
@@ -293,10 +293,16 @@ def _is_reference(spec: Any) -> bool:
     return isinstance(spec, (list, tuple)) and len(spec) == 3 and isinstance(spec[0], str) and isinstance(spec[1], int)
 
 
-def _references(spec: Any) -> list[tuple[str, int, int]]:
-    found: list[tuple[str, int, int]] = []
-    _map_references(spec, lambda *reference: found.append(reference))
-    return found
+@dataclass(frozen=True)
+class _Reference:
+    layer: str
+    node: int
+    index: int
+
+
+def _references(spec: Any) -> list[_Reference]:
+    # Flattened by Keras, which sorts the keys of a dict as it does for the tensors.
+    return keras.tree.flatten(_map_references(spec, _Reference))
 
 
 def _map_references(spec: Any, function: Callable[[str, int, int], Any]) -> Any:
