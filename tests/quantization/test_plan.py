@@ -236,11 +236,3 @@ def test_every_float_output_of_a_layer_without_a_rule_is_rounded():
     assert len(names) == 4
     assert {"x", "total"} < names
     assert len({name.removesuffix("_1") for name in names - {"x", "total"}}) == 1
-
-
-def test_ranges_have_names_of_their_own():
-    x, both = image(), conv("conv")
-    plan = plan_of(x, [both(both(x)), conv("conv_2")(x)])
-    grids = set(plan.ranges.values())
-    assert len(grids) == 4
-    assert len({grid.name for grid in grids}) == 4

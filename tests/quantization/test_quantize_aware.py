@@ -212,32 +212,6 @@ def test_fit_works_however_the_step_runs(options):
     assert ranges_of(aware)["x_range"] == pytest.approx(ranges_of(plain)["x_range"])
 
 
-def test_fit_works_in_mixed_float16():
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        aware = quantize_aware(small_model(), calibration=SAMPLES)
-        aware.compile("adam", "sparse_categorical_crossentropy")
-        loss = aware.fit(SAMPLES, LABELS, batch_size=20, epochs=8, verbose=0).history["loss"]
-    finally:
-        keras.config.set_dtype_policy("float32")
-    assert loss[-1] < loss[0]
-    assert aware.get_layer("conv_int8").compute_dtype == "float16"
-    assert {weight.dtype for weight in aware.weights} == {"float32"}
-
-
-def test_layers_keep_their_dtypes_in_a_mixed_model():
-    x = keras.Input((4,), dtype="float32")
-    hidden = layers.Dense(4, activation="relu", dtype="mixed_float16")(x)
-    model = keras.Model(x, layers.Dense(3, activation="softmax", dtype="float32", name="scores")(hidden))
-    aware = quantize_aware(model, calibration=SAMPLES[:, 0, 0, [0, 1, 2, 0]])
-    assert aware.output.dtype == "float32"
-    assert aware.get_layer("scores_int8").compute_dtype == "float32"
-    assert [layer.compute_dtype for layer in aware.layers if isinstance(layer, QuantizeAware)] == [
-        "float16",
-        "float32",
-    ]
-
-
 def test_pruned_weights_stay_exact_zeros_in_the_rounded_kernel():
     aware = quantize_aware(small_model(), calibration=SAMPLES)
     aware.compile("adam", "sparse_categorical_crossentropy")
