@@ -3,12 +3,12 @@ import pytest
 from keras import layers
 
 from tfopt.quantization.plan import plan_quantization
-from tfopt.surgery.activations import split_activations
+from tfopt.surgery.elementary import as_elementary
 from tfopt.surgery.graph import read_graph
 
 
 def plan_of(inputs, outputs):
-    return plan_quantization(read_graph(split_activations(keras.Model(inputs, outputs))))
+    return plan_quantization(read_graph(as_elementary(keras.Model(inputs, outputs))))
 
 
 def image():
@@ -215,14 +215,14 @@ def test_scale_axes_of_each_layer_with_weights():
 
 def test_layer_without_a_rule_stays_in_float_with_its_reason():
     x = image()
-    y = conv("a", activation="gelu")(x)
-    plan = plan_of(x, conv("b")(layers.Multiply(name="product")([x, y])))
+    y = conv("a", activation="selu")(x)
+    plan = plan_of(x, conv("b")(layers.Average(name="product")([x, y])))
     rows = {row.layer: (row.kind, row.quantized, row.remark) for row in plan.coverage}
     weights = "int8 weights per output channel, int8 output"
     assert rows == {
         "a": ("Conv2D", True, weights),
-        "a_activation": ("Activation", False, "the activation 'gelu' has no int8 rule"),
-        "product": ("Multiply", False, "Multiply has no int8 rule"),
+        "a_activation": ("Activation", False, "the activation 'selu' has no int8 kernel"),
+        "product": ("Average", False, "Average has no int8 rule"),
         "b": ("Conv2D", True, weights),
     }
     assert shared(plan) == {"x": 1, "a": 1, "a_activation": 1, "product": 1, "b": 1}
@@ -236,3 +236,11 @@ def test_every_float_output_of_a_layer_without_a_rule_is_rounded():
     assert len(names) == 4
     assert {"x", "total"} < names
     assert len({name.removesuffix("_1") for name in names - {"x", "total"}}) == 1
+
+
+def test_ranges_have_names_of_their_own():
+    x, both = image(), conv("conv")
+    plan = plan_of(x, [both(both(x)), conv("conv_2")(x)])
+    grids = set(plan.ranges.values())
+    assert len(grids) == 4
+    assert len({grid.name for grid in grids}) == 4

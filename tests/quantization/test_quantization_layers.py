@@ -5,11 +5,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
+from reference_weights import weight_scales
 
 from tfopt.quantization import quantize_aware
 from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, NamedOutput, QuantizeAware
-from tfopt.quantization.spec import activation_grid, weight_scales
+from tfopt.quantization.spec import activation_grid
 
 
 def rounded(x, minimum, maximum):
@@ -105,6 +106,13 @@ def test_ranges_are_not_trained():
     layer = FakeQuantize(members=2)
     assert layer.trainable_weights == []
     assert [weight.shape for weight in layer.weights] == [(2,), (2,), (2,)]
+
+
+def test_float16_values_keep_their_dtype_and_ranges_theirs():
+    layer = FakeQuantize(dtype="mixed_float16")
+    x = ops.cast(batch(-1, 1), "float16")
+    assert layer(x, training=True).dtype == "float16"
+    assert layer.minima.dtype == "float32"
 
 
 def test_fixed_range_never_moves():

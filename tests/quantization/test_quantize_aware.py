@@ -96,6 +96,30 @@ def test_output_of_a_sequential_model_has_its_last_layers_name():
     assert quantize_aware(small_model()).output_names == ["scores"]
 
 
+def test_outputs_of_one_layer_and_inputs_that_are_outputs_are_told_apart():
+    x = keras.Input((4,), name="x")
+    shared = layers.Dense(4, name="shared")
+    model = keras.Model(x, [shared(shared(x)), shared(x), *keras.ops.split(x, 2, axis=-1), x])
+    samples = PAIR["vector"]
+    aware = quantize_aware(model, calibration=samples)
+    assert len(set(aware.output_names)) == 5
+    assert aware.output_names[0] == "shared"
+    for expected, received in zip(model(samples), aware(samples), strict=True):
+        step = (max(np.max(expected), 0) - min(np.min(expected), 0)) / 255
+        np.testing.assert_allclose(received, expected, atol=8 * step)
+
+
+def test_shared_layer_and_a_layer_named_like_its_second_use_have_ranges_of_their_own():
+    x = keras.Input((4,), name="x")
+    shared = layers.Dense(4, name="dense")
+    large = layers.Dense(4, kernel_initializer=keras.initializers.RandomNormal(stddev=100.0), name="dense_2")
+    model = keras.Model(x, layers.Concatenate()([shared(shared(x)), layers.Softmax()(large(x))]))
+    aware = quantize_aware(model, calibration=PAIR["vector"])
+    ranges = ranges_of(aware)
+    assert sum(limits[1] > 100 for limits in ranges.values()) == 1
+    assert len(ranges) == 4
+
+
 def test_without_calibration_the_first_training_batch_sets_the_ranges():
     aware = quantize_aware(small_model())
     assert set(map(tuple, ranges_of(aware).values())) == {(0.0, 0.0)}
@@ -175,12 +199,12 @@ def test_strict_names_each_layer_in_float_and_its_reason():
     model = keras.Sequential(
         [
             keras.Input((4,)),
-            layers.Dense(4, activation="gelu", name="hidden"),
+            layers.Dense(4, activation="selu", name="hidden"),
             layers.LayerNormalization(name="norm"),
         ]
     )
     expected = (
-        r"strict=True.*'hidden_activation' \(Activation\): the activation 'gelu' has no int8 rule; "
+        r"strict=True.*'hidden_activation' \(Activation\): the activation 'selu' has no int8 kernel; "
         r"'norm' \(LayerNormalization\): LayerNormalization has no int8 rule"
     )
     with pytest.raises(ModelError, match=expected):
@@ -210,6 +234,32 @@ def test_fit_works_however_the_step_runs(options):
     batches = [int(layer.batches[0]) for layer in aware.layers if isinstance(layer, FakeQuantize)]
     assert set(batches) == {1 + 16}
     assert ranges_of(aware)["x_range"] == pytest.approx(ranges_of(plain)["x_range"])
+
+
+def test_fit_works_in_mixed_float16():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        aware = quantize_aware(small_model(), calibration=SAMPLES)
+        aware.compile("adam", "sparse_categorical_crossentropy")
+        loss = aware.fit(SAMPLES, LABELS, batch_size=20, epochs=8, verbose=0).history["loss"]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert loss[-1] < loss[0]
+    assert aware.get_layer("conv_int8").compute_dtype == "float16"
+    assert {weight.dtype for weight in aware.weights} == {"float32"}
+
+
+def test_layers_keep_their_dtypes_in_a_mixed_model():
+    x = keras.Input((4,), dtype="float32")
+    hidden = layers.Dense(4, activation="relu", dtype="mixed_float16")(x)
+    model = keras.Model(x, layers.Dense(3, activation="softmax", dtype="float32", name="scores")(hidden))
+    aware = quantize_aware(model, calibration=SAMPLES[:, 0, 0, [0, 1, 2, 0]])
+    assert aware.output.dtype == "float32"
+    assert aware.get_layer("scores_int8").compute_dtype == "float32"
+    assert [layer.compute_dtype for layer in aware.layers if isinstance(layer, QuantizeAware)] == [
+        "float16",
+        "float32",
+    ]
 
 
 def test_pruned_weights_stay_exact_zeros_in_the_rounded_kernel():

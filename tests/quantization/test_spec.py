@@ -6,8 +6,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from keras import layers
+from reference_weights import weight_scales
 
-from tfopt.quantization.spec import ActivationGrid, Output, activation_grid, rule_for, weight_scales
+from tfopt.quantization.rules import Output, rule_for
+from tfopt.quantization.spec import ActivationGrid, activation_grid
 
 ends = st.floats(-1e4, 1e4, allow_subnormal=False)
 ranges = st.tuples(ends, ends).map(sorted)
@@ -121,7 +123,7 @@ def test_largest_weight_of_a_channel_is_127_steps(kernel):
 def test_each_output_channel_has_a_scale_of_its_own(layer, shape, channels):
     layer.build((None, *shape))
     kernel = np.random.default_rng(0).normal(size=layer.kernel.shape)
-    scales = weight_scales(kernel, rule_for(layer).scale_axes)
+    scales = weight_scales(kernel, rule_for(layer, len(shape) + 1).scale_axes)
     assert scales.shape == channels
     assert len(np.unique(scales)) == np.prod(channels)
 
@@ -135,21 +137,21 @@ def test_channel_of_zeros_has_the_scale_one():
 @pytest.mark.parametrize(
     ("operation", "reason"),
     [
-        (layers.Activation("gelu"), "the activation 'gelu' has no int8 rule"),
-        (layers.ReLU(negative_slope=0.1), "a ReLU with a slope"),
+        (layers.Activation("selu"), "the activation 'selu' has no int8 kernel"),
+        (layers.ReLU(max_value=6.0, negative_slope=0.1), "a ReLU with a slope"),
         (layers.ReLU(max_value=1.0), "a maximum other than 6"),
         (layers.ReLU(threshold=1.0), "a threshold"),
         (layers.Softmax(axis=1), "softmax over the last axis only"),
-        (layers.BatchNormalization(axis=1), "batch norm must be over axis -1"),
-        (layers.Conv2D(4, 3, groups=2), "a grouped convolution has no int8 rule"),
-        (layers.Conv2D(4, 3, data_format="channels_first"), "convolves channels_last only"),
-        (layers.DepthwiseConv2D(3, data_format="channels_first"), "convolves channels_last only"),
+        (layers.BatchNormalization(axis=1), "batch norm must be over the last axis"),
+        (layers.Conv2D(4, 3, groups=2), "a grouped convolution has no int8 kernel"),
+        (layers.Conv2D(4, 3, data_format="channels_first"), "TFLite has channels last only"),
+        (layers.DepthwiseConv2D(3, data_format="channels_first"), "TFLite has channels last only"),
         (layers.LSTM(4), "LSTM has no int8 rule"),
-        (layers.Multiply(), "Multiply has no int8 rule"),
+        (layers.Dot(axes=1), "Dot has no int8 rule"),
     ],
 )
 def test_layer_without_a_rule_has_a_reason(operation, reason):
-    assert reason in rule_for(operation)
+    assert reason in rule_for(operation, 4)
 
 
 def test_subclass_of_a_known_layer_has_no_rule():
@@ -157,13 +159,13 @@ def test_subclass_of_a_known_layer_has_no_rule():
         def call(self, x):
             return 2 * super().call(x)
 
-    assert rule_for(Doubled(3)) == "Doubled has no int8 rule"
+    assert rule_for(Doubled(3), 2) == "Doubled has no int8 rule"
 
 
 @pytest.mark.parametrize("kind", [layers.MaxPooling2D, layers.Flatten, layers.Dropout, layers.Permute])
 def test_layers_that_move_values_keep_their_grid(kind):
     argument = {layers.Dropout: [0.5], layers.Permute: [(2, 1)]}.get(kind, [])
-    assert rule_for(kind(*argument)).output is Output.SAME
+    assert rule_for(kind(*argument), 4).output is Output.SAME
 
 
 def test_ranges_that_tflite_fixes():
@@ -172,6 +174,6 @@ def test_ranges_that_tflite_fixes():
         "sigmoid": (0.0, 255 / 256),
         "tanh": (-1.0, 127 / 128),
     }.items():
-        rule = rule_for(layers.Activation(activation))
+        rule = rule_for(layers.Activation(activation), 2)
         assert (rule.output, rule.fixed_range) == (Output.FIXED, limits)
-    assert rule_for(keras.layers.Softmax()).fixed_range == (0.0, 255 / 256)
+    assert rule_for(keras.layers.Softmax(), 2).fixed_range == (0.0, 255 / 256)

@@ -2,11 +2,11 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from reference_weights import weight_scales
 
 from tfopt.errors import ModelError
 from tfopt.quantization import freeze, is_quantize_aware, quantize_aware, strip
 from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, NamedOutput, QuantizeAware
-from tfopt.quantization.spec import weight_scales
 
 SAMPLES = np.random.default_rng(0).normal(size=(64, 6, 6, 3)).astype(np.float32)
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tfopt.surgery.activations import activation_layer, split_activations
+from tfopt.surgery.activations import activation_layers, split_activations
 
 X = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
 
@@ -43,9 +43,12 @@ def test_activation_becomes_a_layer_and_the_outputs_stay(base, activation, kind)
 
 def test_layers_of_the_usual_activations_have_the_same_values():
     x = np.linspace(-9, 9, 37, dtype=np.float32).reshape(1, -1)
-    for activation in ("relu", "relu6", "softmax", "sigmoid", "tanh", "gelu"):
+    for activation in ("relu", "relu6", "softmax", "sigmoid", "tanh", "gelu", "hard_sigmoid"):
         function = keras.activations.get(activation)
-        np.testing.assert_allclose(activation_layer(function, "a")(x), function(x), atol=1e-6)
+        outputs = x
+        for layer in activation_layers(function, "a"):
+            outputs = layer(outputs)
+        np.testing.assert_allclose(outputs, function(x), atol=1e-6)
 
 
 def test_linear_and_missing_activations_get_no_layer():
@@ -74,3 +77,13 @@ def test_activations_of_nested_models_are_split():
     model = keras.Sequential([keras.Input((4,)), nested, layers.Dense(2, "softmax", name="outer")])
     names = [name for name, _ in kinds(split_activations(model))]
     assert names == ["inner", "inner_activation", "outer", "outer_activation"]
+
+
+def test_new_names_make_way_for_those_in_use():
+    x = keras.Input((4,), name="x")
+    y = layers.Dense(3, "relu", name="hidden")(x)
+    model = keras.Model(x, layers.Dense(2, name="hidden_activation")(y))
+    split = split_activations(model)
+    assert [layer.name for layer in split.layers if isinstance(layer, layers.Dense)] == ["hidden", "hidden_activation"]
+    data = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    np.testing.assert_array_equal(split(data), model(data))

@@ -36,6 +36,24 @@ def sequential_built_on_data():
 
 
 @model
+def nested_twice():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="dense"), layers.ReLU()])
+    x = keras.Input((4,))
+    middle = keras.Model(x, layers.Dense(4, name="dense")(inner(x)) + x)
+    outer = keras.Input((4,))
+    return keras.Model(outer, layers.Dense(2, name="dense")(middle(middle(outer))))
+
+
+@model
+def layers_and_inputs_that_share_names():
+    nested = keras.Sequential([keras.Input((4,), name="x"), layers.Dense(3, name="same")], name="inner")
+    again = keras.Sequential([keras.Input((3,)), layers.Dense(3, name="x")], name="inner_same")
+    x = keras.Input((4,), name="x")
+    y = layers.ReLU(name="inner_x")(again(nested(x)))
+    return keras.Model(x, layers.Dense(2, name="same")(y))
+
+
+@model
 def nested_in_sequential():
     inner = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     return keras.Sequential([keras.Input((4,)), inner, layers.ReLU()])
@@ -65,6 +83,16 @@ def list_of_inputs():
 def dict_of_inputs():
     x, z = keras.Input((4,), name="x"), keras.Input((3,), name="z")
     return keras.Model({"x": x, "z": z}, layers.Concatenate()([layers.Dense(2)(z), x]))
+
+
+@model
+def nested_with_dict_of_inputs():
+    x, z = keras.Input((4,), name="x"), keras.Input((4,), name="z")
+    nested = keras.Model({"x": x, "z": z}, {"sum": layers.Dense(4)(x) + z, "product": x * z})
+    a, b = keras.Input((4,)), keras.Input((4,))
+    first = nested({"z": a, "x": b})
+    second = nested({"x": first["sum"], "z": first["product"]})
+    return keras.Model([a, b], second["sum"])
 
 
 @model
@@ -193,6 +221,20 @@ def test_layer_names_are_unique(name):
     assert all(owners[call.name] is call.operation for call in calls)
     rebuilt = rebuild(read_graph(original))
     assert len({operation.name for operation in rebuilt.operations}) == len(rebuilt.operations)
+
+
+def test_equal_names_in_nested_models_get_their_models_name():
+    def dense():
+        return [keras.Input((4,)), layers.Dense(4, name="dense")]
+
+    deepest = keras.Sequential(dense(), name="deepest")
+    nested = keras.Sequential([keras.Input((4,)), deepest, layers.Dense(4, name="dense")], name="nested")
+    x, last = dense()
+    graph = read_graph(keras.Model(x, last(nested(x))))
+    # The model's own layers come first: losses and clients know them by their names.
+    names = ["nested_deepest_dense", "nested_dense", "dense"]
+    assert [call.name for call in graph.calls] == names
+    assert [layer.name for layer in rebuild(graph).layers[1:]] == names
 
 
 def test_shared_layer_is_copied_once():

@@ -9,6 +9,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tfopt.errors import ExportError
+from tfopt.quantization.spec import ActivationGrid
 
 __all__ = ["run_tflite"]
 
@@ -40,12 +41,9 @@ def run_tflite(path: Path, samples: dict[str, np.ndarray], *, xnnpack: bool = Tr
 
 def _to_file(x: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     scale, zero_point = detail["quantization"]
-    if not scale:
-        return x.astype(detail["dtype"])
-    limits = np.iinfo(detail["dtype"])
-    return np.clip(np.round(x / scale) + zero_point, limits.min, limits.max).astype(detail["dtype"])
+    return ActivationGrid(scale, zero_point).quantize(x) if scale else x.astype(detail["dtype"])
 
 
 def _from_file(x: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     scale, zero_point = detail["quantization"]
-    return scale * (x.astype(np.float64) - zero_point) if scale else x
+    return ActivationGrid(scale, zero_point).dequantize(x) if scale else x

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tensorflow as tf
 from keras import ops
 
-from tfopt.quantization.spec import MINIMUM_WIDTH, WEIGHT_STEPS
+from tfopt.quantization.spec import ACTIVATION_STEPS, MINIMUM_WIDTH, WEIGHT_STEPS
 
 __all__ = ["fake_quantize_activation", "fake_quantize_weights"]
 
@@ -22,10 +22,13 @@ def fake_quantize_activation(x: tf.Tensor, minimum: tf.Tensor | float, maximum: 
         maximum: the range's upper end, likewise.
     """
     minimum = ops.minimum(ops.cast(minimum, "float32"), 0.0)
-    maximum = ops.maximum(ops.cast(maximum, "float32"), minimum + MINIMUM_WIDTH)
-    maximum = ops.maximum(maximum, 0.0)
-    # One fused kernel; it shifts the range so that zero is a grid point, as the converter does.
-    rounded = tf.quantization.fake_quant_with_min_max_vars(ops.cast(x, "float32"), minimum, maximum)
+    maximum = ops.maximum(ops.maximum(ops.cast(maximum, "float32"), 0.0), minimum + MINIMUM_WIDTH)
+    # Shifted here so that zero is a grid point: the kernel's own shift breaks ties the other way than the converter's.
+    scale = (maximum - minimum) / ACTIVATION_STEPS
+    zero_point = ops.clip(ops.round(-128 - minimum / scale), -128, 127)
+    rounded = tf.quantization.fake_quant_with_min_max_vars(
+        ops.cast(x, "float32"), scale * (-128 - zero_point), scale * (127 - zero_point)
+    )
     return ops.cast(rounded, x.dtype)
 
 

@@ -42,9 +42,11 @@ class FakeQuantize(keras.layers.Layer):
         self.momentum = momentum
         self.built = True
         options = {"shape": (members,), "initializer": "zeros", "trainable": False, "aggregation": "mean"}
-        self.minima = self.add_weight(name="minima", dtype="float32", **options)
-        self.maxima = self.add_weight(name="maxima", dtype="float32", **options)
-        self.batches = self.add_weight(name="batches", dtype="float32", **options)
+        # float32 under mixed precision too: a float16 count stops at 2048.
+        options |= {"dtype": "float32", "autocast": False}
+        self.minima = self.add_weight(name="minima", **options)
+        self.maxima = self.add_weight(name="maxima", **options)
+        self.batches = self.add_weight(name="batches", **options)
 
     def call(self, x: tf.Tensor, member: int = 0, training: bool = False) -> tf.Tensor:
         """Rounds `x`; while training, lets the range follow it first."""

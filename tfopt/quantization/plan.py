@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import keras
 
 from tfopt.quantization.rules import Output, Rule, rule_for
-from tfopt.surgery.graph import Graph, Value
+from tfopt.surgery.graph import Graph, Value, unique_name
 
 __all__ = ["CoverageRow", "Plan", "SharedRange", "plan_quantization"]
 
@@ -117,8 +117,9 @@ def plan_quantization(graph: Graph) -> Plan:
     for value in rounded:
         members.setdefault(same_grid.representative(value), []).append(value)
     ranges: dict[Value, SharedRange] = {}
+    taken: set[str] = set()
     for representative, values in members.items():
-        shared = SharedRange(names[values[0]], tuple(values), same_grid.fixed.get(representative))
+        shared = SharedRange(unique_name(names[values[0]], taken), tuple(values), same_grid.fixed.get(representative))
         ranges.update(dict.fromkeys(values, shared))
     return Plan(ranges, scale_axes, tuple(rows.values()))
 

@@ -14,7 +14,7 @@ from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, NamedOutp
 from tfopt.quantization.plan import SharedRange, plan_quantization
 from tfopt.quantization.ranges import calibrate
 from tfopt.surgery.elementary import as_elementary
-from tfopt.surgery.graph import Call, Copier, Value, copy_call, read_graph, rebuild
+from tfopt.surgery.graph import Call, Copier, Value, copy_call, read_graph, rebuild, unique_name
 from tfopt.surgery.model import check_model
 
 __all__ = ["is_quantize_aware", "quantize_aware"]
@@ -78,17 +78,21 @@ def quantize_aware(
 
     graph = read_graph(as_elementary(model))
     plan = plan_quantization(graph)
-    names = dict(zip(keras.tree.flatten(graph.outputs), _output_layer_names(model), strict=True))
+    names: dict[Value, str] = {}
+    taken = {*graph.input_names}
+    for value, name in zip(keras.tree.flatten(graph.outputs), _output_layer_names(model), strict=True):
+        if value not in names:  # a layer may give several outputs, and an input may be one
+            names[value] = unique_name(name, taken)
     roundings: dict[str, keras.Layer] = {}
     wrappers: dict[int, keras.Layer] = {}
 
     def round_value(value: Value, tensor: Any) -> Any:
         shared = plan.ranges.get(value)
         if shared is not None:
-            rounding = roundings.setdefault(shared.name, _rounding(shared))
+            rounding = roundings.setdefault(shared.name, _rounding(shared, value.dtype))
             place = {"member": shared.members.index(value)} if isinstance(rounding, FakeQuantize) else {}
             tensor = rounding(tensor, **place)
-        return NamedOutput(name=names[value])(tensor) if value in names else tensor
+        return NamedOutput(name=names[value], dtype=value.dtype)(tensor) if value in names else tensor
 
     def wrap(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
         layer = call.operation
@@ -97,7 +101,9 @@ def quantize_aware(
                 copy(layer, name=f"{call.name}_unrounded")
             return copy_call(call, copy, args, kwargs)
         if id(layer) not in wrappers:
-            wrappers[id(layer)] = QuantizeAware(copy(layer), plan.scale_axes[id(layer)], name=f"{call.name}_int8")
+            wrappers[id(layer)] = QuantizeAware(
+                copy(layer), plan.scale_axes[id(layer)], name=f"{call.name}_int8", dtype=layer.dtype_policy
+            )
         return wrappers[id(layer)](*args, **kwargs)
 
     aware = rebuild(graph, on_call=wrap, on_value=round_value)
@@ -115,8 +121,8 @@ def _output_layer_names(model: keras.Model) -> list[str]:
     return [model.layers[-1].name] if isinstance(model, keras.Sequential) else model.output_names
 
 
-def _rounding(shared: SharedRange) -> keras.Layer:
+def _rounding(shared: SharedRange, dtype: str) -> keras.Layer:
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{shared.name}_range")  # an input may be called what TensorFlow refuses
     if shared.fixed is not None:
-        return FixedFakeQuantize(*shared.fixed, name=name)
-    return FakeQuantize(len(shared.members), name=name)
+        return FixedFakeQuantize(*shared.fixed, name=name, dtype=dtype)
+    return FakeQuantize(len(shared.members), name=name, dtype=dtype)

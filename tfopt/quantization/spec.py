@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["ActivationGrid", "activation_grid", "weight_scales"]
+__all__ = ["ActivationGrid", "activation_grid"]
 
 WEIGHT_STEPS = 127
 """Weights are symmetric and narrow: -127 … 127, so that zero is exactly 0 and a product never overflows."""
@@ -59,18 +59,3 @@ def activation_grid(minimum: float, maximum: float) -> ActivationGrid:
     scale = (maximum - minimum) / ACTIVATION_STEPS
     zero_point = round(np.clip(-128 - minimum / scale, -128, 127))
     return ActivationGrid(scale, int(zero_point))
-
-
-def weight_scales(kernel: np.ndarray, reduced_axes: tuple[int, ...]) -> np.ndarray:
-    """The step of each output channel's symmetric grid; 1 for a channel of zeros.
-
-    Args:
-        kernel: weights, of any shape.
-        reduced_axes: the axes that share one scale.
-
-    Example:
-        >>> weight_scales(np.array([[1.27, 0.0], [-0.5, 0.0]]), (0,))
-        array([[0.01, 1.  ]])
-    """
-    largest = np.max(np.abs(kernel), axis=reduced_axes, keepdims=True)
-    return np.where(largest > 0, largest / WEIGHT_STEPS, 1.0)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfopt.errors import ModelError
 from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, NamedOutput, QuantizeAware
+from tfopt.quantization.spec import activation_grid
 from tfopt.surgery.affine import affine_as_depthwise
 from tfopt.surgery.graph import Call, Copier, copy_call, read_graph, rebuild
 
@@ -58,9 +59,8 @@ def freeze(model: keras.Model) -> keras.Model:
                         f"The range '{call.name}' of the model was never observed, so it has no int8 grid yet. "
                         "Pass calibration=... to quantize_aware, or train the model first."
                     )
-                minimum, maximum = (float(end) for end in layer.range())
-                name = f"{call.name}_{kwargs['member']}"
-                return FixedFakeQuantize(minimum, maximum, name=name)(args[0])
+                grid = activation_grid(*(float(end) for end in layer.range()))
+                return FixedFakeQuantize(grid.minimum, grid.maximum, name=f"{call.name}_{kwargs['member']}")(args[0])
             case QuantizeAware() as wrapper:
                 layer = copy(wrapper.layer)
                 outputs = layer(*args, **kwargs)

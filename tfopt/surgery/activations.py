@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tfopt.surgery.graph import Call, Copier, copy_call, read_graph, rebuild
+from tfopt.surgery.graph import Call, Copier, copy_call, read_graph, rebuild, unique_name
 
 __all__ = ["split_activations"]
 
@@ -23,6 +23,8 @@ def split_activations(model: keras.Model) -> keras.Model:
         >>> [layer.name for layer in split_activations(model).layers][1:]
         ['hidden', 'hidden_activation']
     """
+    graph = read_graph(model)
+    taken = {*graph.input_names, *(call.name for call in graph.calls)}
     activations: dict[int, list[keras.Layer]] = {}
 
     def split(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
@@ -31,16 +33,17 @@ def split_activations(model: keras.Model) -> keras.Model:
             return copy_call(call, copy, args, kwargs)
         if id(layer) not in activations:
             if isinstance(layer, keras.layers.Activation):
-                activations[id(layer)] = activation_layers(layer.activation, call.name)
+                activations[id(layer)] = activation_layers(layer.activation, call.name, layer.dtype_policy)
             else:
-                activations[id(layer)] = activation_layers(layer.activation, f"{call.name}_activation")
+                name = unique_name(f"{call.name}_activation", taken)
+                activations[id(layer)] = activation_layers(layer.activation, name, layer.dtype_policy)
                 copy(layer).activation = keras.activations.linear
         x = args[0] if isinstance(layer, keras.layers.Activation) else copy(layer)(*args, **kwargs)
         for activation in activations[id(layer)]:
             x = activation(x)
         return x
 
-    return rebuild(read_graph(model), on_call=split)
+    return rebuild(graph, on_call=split)
 
 
 def _is_composite(operation: keras.Operation) -> bool:
@@ -57,19 +60,19 @@ def _has_own_activation(operation: keras.Operation) -> bool:
     )
 
 
-def activation_layers(activation: Callable[[Any], Any], name: str) -> list[keras.Layer]:
+def activation_layers(activation: Callable[[Any], Any], name: str, dtype: Any = None) -> list[keras.Layer]:
     """The layers for an activation function, elementary ones where it has them; the last is called `name`."""
     match activation:
         case keras.activations.relu:
-            return [keras.layers.ReLU(name=name)]
+            return [keras.layers.ReLU(name=name, dtype=dtype)]
         case keras.activations.relu6:
-            return [keras.layers.ReLU(max_value=6.0, name=name)]
+            return [keras.layers.ReLU(max_value=6.0, name=name, dtype=dtype)]
         case keras.activations.softmax:
-            return [keras.layers.Softmax(name=name)]
+            return [keras.layers.Softmax(name=name, dtype=dtype)]
         case keras.activations.hard_sigmoid:
             return [
-                keras.layers.Rescaling(1.0, 3.0, name=f"{name}_shift"),
-                keras.layers.ReLU(max_value=6.0, name=f"{name}_relu6"),
-                keras.layers.Rescaling(1 / 6, name=name),
+                keras.layers.Rescaling(1.0, 3.0, name=f"{name}_shift", dtype=dtype),
+                keras.layers.ReLU(max_value=6.0, name=f"{name}_relu6", dtype=dtype),
+                keras.layers.Rescaling(1 / 6, name=name, dtype=dtype),
             ]
-    return [keras.layers.Activation(activation, name=name)]
+    return [keras.layers.Activation(activation, name=name, dtype=dtype)]

@@ -7,15 +7,16 @@ user's layers untouched (calling them again would add nodes to them).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, count
 from typing import Any, Protocol
 
 import keras
 
 from tfopt.errors import ModelError
 
-__all__ = ["Call", "Copier", "Graph", "Value", "copy_call", "read_graph", "rebuild"]
+__all__ = ["Call", "Copier", "Graph", "Value", "copy_call", "read_graph", "rebuild", "unique_name"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,15 +101,29 @@ def read_graph(model: keras.Model) -> Graph:
     """
     config, _ = _config_and_operations(model)
     inputs = keras.tree.map_structure(lambda tensor: Value(tuple(tensor.shape), tensor.dtype), _symbolic_inputs(model))
+    input_names = tuple(tensor.name for tensor in keras.tree.flatten(_symbolic_inputs(model)))
     calls: list[Call] = []
     outputs = _lay_flat(model, inputs, (), calls)
     return Graph(
         name=config["name"],
         inputs=inputs,
-        input_names=tuple(tensor.name for tensor in keras.tree.flatten(_symbolic_inputs(model))),
+        input_names=input_names,
         outputs=outputs,
-        calls=tuple(_with_unique_names(calls)),
+        calls=tuple(_with_unique_names(calls, set(input_names))),
     )
+
+
+def unique_name(name: str, taken: set[str]) -> str:
+    """The name, with a number where it is taken; it is taken from then on.
+
+    Example:
+        >>> unique_name("dense", {"dense", "dense_1"})
+        'dense_2'
+    """
+    candidates = chain((name,), (f"{name}_{number}" for number in count(1)))
+    unique = next(candidate for candidate in candidates if candidate not in taken)
+    taken.add(unique)
+    return unique
 
 
 class Copier(Protocol):
@@ -213,9 +228,8 @@ def _lay_flat(model: keras.Model, inputs: Any, scope: tuple[str, ...], calls: li
     known: dict[tuple[str, int], Any] = {}
     for reference, value in zip(_references(config["input_layers"]), keras.tree.flatten(inputs), strict=True):
         known[reference.layer, reference.node] = value
-    # A nested Functional model counts its nodes from 1: node 0 is its own definition.
     pending = [
-        (name, node + isinstance(operations[name], keras.Function), spec)
+        (name, node, spec)
         for name, specs in ((layer["name"], layer["inbound_nodes"]) for layer in config["layers"])
         for node, spec in enumerate(specs)
     ]
@@ -230,9 +244,12 @@ def _lay_flat(model: keras.Model, inputs: Any, scope: tuple[str, ...], calls: li
         if len(waiting) == len(pending):
             raise ModelError(f"The graph of the model '{model.name}' has calls that nothing feeds: {waiting[0][0]}.")
         pending = waiting
-    return _map_references(
-        config["output_layers"], lambda name, node, index: keras.tree.flatten(known[name, node])[index]
-    )
+
+    def output(name: str, node: int, index: int) -> Any:
+        # Among the outputs (not among the arguments), a nested Functional model counts its nodes from 1.
+        return keras.tree.flatten(known[name, node - isinstance(operations[name], keras.Function)])[index]
+
+    return _map_references(config["output_layers"], output)
 
 
 def _call(
@@ -251,13 +268,15 @@ def _call(
     return outputs
 
 
-def _with_unique_names(calls: list[Call]) -> Iterator[Call]:
-    owners: dict[str, int] = {}
-    for call in calls:
-        short = call.operation.name
-        is_free = owners.setdefault(short, id(call.operation)) == id(call.operation)
-        name = short if is_free else call.name.replace("/", "_")
-        yield Call(name, call.operation, call.args, call.kwargs, call.outputs)
+def _with_unique_names(calls: list[Call], taken: set[str]) -> list[Call]:
+    names: dict[int, str] = {}
+    # The model's own layers keep their names; those of nested models make way.
+    for call in sorted(calls, key=lambda call: call.name.count("/")):
+        if id(call.operation) not in names:
+            short = call.operation.name
+            name = short if short not in taken else call.name.replace("/", "_")
+            names[id(call.operation)] = unique_name(name, taken)
+    return [replace(call, name=names[id(call.operation)]) for call in calls]
 
 
 def _tensors_in(spec: Any) -> Iterator[tuple[str, int, int]]:

@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from tfopt.surgery.batch_norm import batch_norm_as_depthwise, batch_norm_scale_and_offset
+
+from tfopt.surgery.affine import affine_as_depthwise, scale_and_offset
 
 
 def batch_norm(shape, **options):
@@ -24,7 +25,7 @@ def batch_norm(shape, **options):
 def test_scale_and_offset_are_what_inference_computes(scale, center, epsilon):
     layer = batch_norm((5,), scale=scale, center=center, epsilon=epsilon)
     x = np.random.default_rng(1).normal(size=(32, 5)).astype(np.float32)
-    factor, offset = batch_norm_scale_and_offset(layer)
+    factor, offset = scale_and_offset(layer, 5)
     assert factor.shape == offset.shape == (5,)
     assert factor.dtype == offset.dtype == np.float32
     np.testing.assert_allclose(x * factor + offset, layer(x, training=False), rtol=1e-4, atol=1e-5)
@@ -34,10 +35,27 @@ def test_scale_and_offset_are_what_inference_computes(scale, center, epsilon):
 def test_depthwise_convolution_computes_the_same(shape):
     layer = batch_norm(shape)
     x = keras.Input(shape)
-    model = keras.Model(x, batch_norm_as_depthwise(layer, x))
+    model = keras.Model(x, affine_as_depthwise(layer, x))
     convolutions = [part for part in model.layers if isinstance(part, layers.DepthwiseConv2D)]
     assert [part.name for part in convolutions] == ["norm"]
     assert convolutions[0].kernel.shape == (1, 1, 5, 1)
     assert model.output_shape == (None, *shape)
     data = np.random.default_rng(1).normal(size=(8, *shape)).astype(np.float32)
     np.testing.assert_allclose(model(data), layer(data, training=False), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Rescaling(0.5, offset=-1.0),
+        layers.Rescaling([0.5, 1.0, 2.0], offset=[0.0, 1.0, -1.0]),
+        layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 0.0, 4.0]),
+    ],
+    ids=["numbers", "per channel", "normalization"],
+)
+def test_rescaling_and_normalization_as_a_depthwise_convolution(layer):
+    x = keras.Input((4, 6, 3))
+    layer.build((None, 4, 6, 3))
+    model = keras.Model(x, affine_as_depthwise(layer, x))
+    data = np.random.default_rng(1).normal(size=(8, 4, 6, 3)).astype(np.float32)
+    np.testing.assert_allclose(model(data), layer(data), rtol=1e-4, atol=1e-5)
