@@ -251,7 +251,7 @@ def test_a_failed_conversion_keeps_the_file_that_was_there(tmp_path: Path, monke
     [
         ({"quantization": "int4"}, ConfigError, "one of int8, float16, dynamic, none. Received: 'int4'"),
         ({"quantization": None}, ConfigError, "Received: None"),
-        ({"path": "model.bin"}, ConfigError, r"must end in \.tflite\. Received: .*model\.bin"),
+        ({"path": "model.bin"}, ConfigError, r"must be that of a file ending in \.tflite\. Received: .*model\.bin"),
         ({"quantization": "int8"}, ConfigError, "post-training int8 needs calibration=.*Received: None"),
         ({"calibration": np.zeros((3, 5))}, DataError, r"'x' must have shape \(n, 4\)\. Received: \(3, 5\)"),
         ({"calibration": np.zeros((0, 4))}, DataError, "'x' is empty"),

@@ -22,6 +22,7 @@ from tfopt.export.verify import Agreement, compare
 from tfopt.quantization import freeze, is_quantize_aware, strip
 from tfopt.recipe import QUANTIZATIONS, Recipe
 from tfopt.surgery.model import check_model
+from tfopt.surgery.precision import in_float32
 
 __all__ = ["MINIMUM_SQNR_DB", "export_tflite"]
 
@@ -86,6 +87,7 @@ def export_tflite(
         raise ConfigError(f"export_tflite: the path must be that of a file ending in .tflite. Received: {path}.")
     check_model(model)
     _check_static(model)
+    model = in_float32(model)
     aware = is_quantize_aware(model)
     post_training = quantization == "int8" and not aware
     recipe = recipe or Recipe(quantization=quantization)  # type: ignore[arg-type]
