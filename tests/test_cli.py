@@ -5,11 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,9 +15,10 @@ import pytest
 
 from tfopt.artifact import Artifact
 from tfopt.cli import main
-from tfopt.export import conversion
 from tfopt.export.tflite_file import read_tflite
 from tfopt.recipe import FineTuning, Recipe
+
+pytestmark = pytest.mark.usefixtures("conversion_in_this_process")
 
 COMMANDS = ("demo", "optimize", "export", "benchmark", "inspect")
 
@@ -31,24 +30,6 @@ class Ended:
     code: int
     out: str
     err: str
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _conversion_here() -> Iterator[None]:
-    """Converts without a process of its own, which would load TensorFlow anew each time."""
-
-    def convert_here(saved_model: Path, path: Path, *, quantization: str, calibration: Any = None) -> None:
-        samples = None
-        if calibration is not None:
-            samples = str(path.with_suffix(".npz"))
-            np.savez(samples, **calibration)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            conversion._convert(str(saved_model), str(path), quantization, samples)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfopt.export.tflite.convert_saved_model", convert_here)
-        yield
 
 
 @pytest.fixture

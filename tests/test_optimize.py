@@ -2,7 +2,6 @@
 
 import functools
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ import pytest
 import tfopt
 from tfopt.artifact import Artifact
 from tfopt.errors import ConfigError, DataError, ExportError, ModelError
-from tfopt.export import conversion
 from tfopt.export import tflite as tflite_exporter
 from tfopt.recipe import FineTuning, Recipe
+
+pytestmark = pytest.mark.usefixtures("conversion_in_this_process")
 
 X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
 Y = np.arange(60) % 3
@@ -24,20 +24,8 @@ QUICK = Recipe(fine_tuning=FineTuning(epochs=1), calibration_samples=32)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick() -> Iterator[None]:
-    """Converts without a process of its own, which would load TensorFlow anew each time, and times briefly."""
-
-    def convert_here(saved_model: Path, path: Path, *, quantization: str, calibration: Any = None) -> None:
-        samples = None
-        if calibration is not None:
-            samples = str(path.with_suffix(".npz"))
-            np.savez(samples, **calibration)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            conversion._convert(str(saved_model), str(path), quantization, samples)
-
+def _brief_benchmark() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfopt.export.tflite.convert_saved_model", convert_here)
         brief = functools.partial(tfopt.benchmark, threads=(1,), repeats=2, seconds=0.01)
         patch.setattr(sys.modules["tfopt.benchmark"], "benchmark", brief)
         yield

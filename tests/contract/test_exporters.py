@@ -1,8 +1,7 @@
 """What every exporter of the public API keeps to: verified, recorded, whole or nothing, clear about bad input."""
 
 import os
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ import pytest
 import tfopt
 from tfopt.artifact import Artifact, content_sha256, content_size_bytes
 from tfopt.errors import ConfigError, DataError, ExportError, ModelError
-from tfopt.export import conversion
+
+pytestmark = pytest.mark.usefixtures("conversion_in_this_process")
 
 X = np.random.default_rng(0).normal(size=(48, 6)).astype(np.float32)
 
@@ -61,24 +61,6 @@ EXPORTERS = {
 @pytest.fixture(params=EXPORTERS.values(), ids=EXPORTERS.keys())
 def exporter(request: pytest.FixtureRequest) -> Exporter:
     return request.param
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _conversion_here() -> Iterator[None]:
-    """Converts without a process of its own, which would load TensorFlow anew each time."""
-
-    def convert_here(saved_model: Path, path: Path, *, quantization: str, calibration: Any = None) -> None:
-        samples = None
-        if calibration is not None:
-            samples = str(path.with_suffix(".npz"))
-            np.savez(samples, **calibration)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            conversion._convert(str(saved_model), str(path), quantization, samples)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfopt.export.tflite.convert_saved_model", convert_here)
-        yield
 
 
 def model(units: int = 3) -> keras.Model:

@@ -1,8 +1,6 @@
 """What export_tflite writes: the right kind of numbers under the right names, or a refusal and no file."""
 
 import shutil
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +11,15 @@ from keras import layers
 
 from tfopt.artifact import Artifact
 from tfopt.errors import ConfigError, DataError, ExportError, ModelError
-from tfopt.export import conversion
 from tfopt.export.tflite import MINIMUM_SQNR_DB, export_tflite
 from tfopt.export.tflite_file import read_tflite
 from tfopt.export.tflite_runtime import run_tflite
 from tfopt.quantization import quantize_aware
 from tfopt.recipe import FineTuning, Recipe
 
+pytestmark = pytest.mark.usefixtures("conversion_in_this_process")
+
 KINDS = ("none", "float16", "dynamic", "int8", "int8 quantization-aware")
-
-
-def convert_here(saved_model: Path, path: Path, *, quantization: str, calibration: Any = None) -> None:
-    """The same conversion without a process of its own, which would load TensorFlow anew each time."""
-    samples = None
-    if calibration is not None:
-        samples = str(path.with_suffix(".npz"))
-        np.savez(samples, **calibration)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        conversion._convert(str(saved_model), str(path), quantization, samples)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _conversion_here() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfopt.export.tflite.convert_saved_model", convert_here)
-        yield
 
 
 def two_inputs(*order: str) -> keras.Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfopt.benchmark.report import Entry, Report
+from tfopt.benchmark.measurements import Entry, Measurements
 from tfopt.benchmark.units import TIMES, human_bytes, score_change_text, score_text, significant
 
 __all__ = ["Comparison", "compare", "headline"]
@@ -44,7 +44,7 @@ def compare(entry: Entry, baseline: Entry) -> Comparison:
     )
 
 
-def headline(report: Report, entry: Entry) -> str:
+def headline(report: Measurements, entry: Entry) -> str:
     """What an entry gains and costs beside the baseline, in one sentence.
 
     Example:
@@ -52,7 +52,7 @@ def headline(report: Report, entry: Entry) -> str:
         >>> def entry(name, **fields):
         ...     return Entry(name=name, path=name, kind="tflite", gzip_bytes=1, **fields)
         >>> entries = entry("float32", size_bytes=360, score=0.98), entry("int8", size_bytes=100, score=0.98)
-        >>> report = Report(title="Digits", metric="R²", machine=this_machine(), entries=entries)
+        >>> report = Measurements(title="Digits", metric="R²", machine=this_machine(), entries=entries)
         >>> headline(report, report.entries[1])
         'int8 is 3.6× smaller than float32, with the same R² (0.9800); its speed was not compared.'
     """
@@ -70,7 +70,7 @@ def headline(report: Report, entry: Entry) -> str:
     return f"{entry.name} is {claim}{_score_words(report, entry, difference)}."
 
 
-def _alone(report: Report, entry: Entry) -> str:
+def _alone(report: Measurements, entry: Entry) -> str:
     parts = [human_bytes(entry.size_bytes)]
     parts += [
         f"{significant(latency.p50_ms, 'ms')} ({threads_words(latency.threads)})" for latency in entry.latencies[:1]
@@ -88,7 +88,7 @@ def _ratio_words(ratio: float, better: str, worse: str, alike: str) -> tuple[str
     return f"{text}{TIMES} {better if ratio > 1 else worse}", 1 if ratio > 1 else -1
 
 
-def _score_words(report: Report, entry: Entry, difference: Comparison) -> str:
+def _score_words(report: Measurements, entry: Entry, difference: Comparison) -> str:
     change, words = difference.score_change, ""
     if change is not None:
         same = "with the same" if change == 0 else f"at {score_change_text(report.metric, change)} of"

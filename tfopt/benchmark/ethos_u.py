@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tfopt.benchmark.report import Estimate
+from tfopt.benchmark.measurements import Estimate
 from tfopt.errors import BenchmarkError, ConfigError, MissingExtraError
 
 __all__ = ["Platform", "estimate_latency", "platform_of"]

@@ -17,8 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox, BboxBase
 
 from tfopt.benchmark.comparison import threads_words
+from tfopt.benchmark.measurements import Measurements
 from tfopt.benchmark.metric import ACCURACIES
-from tfopt.benchmark.report import Report
 from tfopt.benchmark.units import human_bytes, significant
 
 __all__ = ["entry_colors", "latency_plot", "score_plot", "size_plot"]
@@ -54,13 +54,13 @@ class _Bar:
     whisker: float | None = None
 
 
-def entry_colors(report: Report) -> dict[str, str]:
+def entry_colors(report: Measurements) -> dict[str, str]:
     """A colour for each entry that reads on light and dark; the baseline is grey."""
     others = [COLORS[index % len(COLORS)] for index in range(len(report.entries) - 1)]
     return dict(zip((entry.name for entry in report.entries), [BASELINE_COLOR, *others], strict=True))
 
 
-def score_plot(report: Report) -> str | None:
+def score_plot(report: Measurements) -> str | None:
     """Size against score, one mark for each entry; None where fewer than two were scored."""
     scored = [entry for entry in report.entries if entry.score is not None]
     if len(scored) < 2:
@@ -90,7 +90,7 @@ def score_plot(report: Report) -> str | None:
         return _svg(figure, "score", f"Size against {report.metric}")
 
 
-def latency_plot(report: Report) -> str | None:
+def latency_plot(report: Measurements) -> str | None:
     """p50 for each entry and thread count, with a line up to p90; None where nothing was timed."""
     groups = {
         entry.name: [
@@ -103,7 +103,7 @@ def latency_plot(report: Report) -> str | None:
     return _bars(report, groups, "latency", "Latency of one inference") if groups else None
 
 
-def size_plot(report: Report) -> str:
+def size_plot(report: Measurements) -> str:
     """Bytes of each entry, as it is and compressed."""
     groups = {
         entry.name: [
@@ -124,7 +124,7 @@ def _figure(height_inches: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _bars(report: Report, groups: dict[str, list[_Bar]], identity: str, description: str) -> str:
+def _bars(report: Measurements, groups: dict[str, list[_Bar]], identity: str, description: str) -> str:
     """Bars under the name of their group: a long name then takes no width from the bars."""
     colors = entry_colors(report)
     lines = sum(len(bars) + 1.45 for bars in groups.values())

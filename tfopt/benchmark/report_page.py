@@ -10,9 +10,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from tfopt.benchmark.comparison import compare, headline, threads_words
+from tfopt.benchmark.measurements import Entry, Measurements
 from tfopt.benchmark.metric import ACCURACIES
 from tfopt.benchmark.plots import entry_colors, latency_plot, score_plot, size_plot
-from tfopt.benchmark.report import Entry, Report
 from tfopt.benchmark.report_table import timed_threads
 from tfopt.benchmark.units import (
     NOT_MEASURED,
@@ -34,7 +34,7 @@ MEASUREMENTS = {
 }
 
 
-def render_page(report: Report) -> str:
+def render_page(report: Measurements) -> str:
     """The page: it loads nothing, reads in light and dark, and fits a phone."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("tfopt.benchmark").joinpath("report.html.jinja").read_text("utf-8"))
@@ -63,7 +63,7 @@ def render_page(report: Report) -> str:
     )
 
 
-def _best_first(report: Report) -> list[Entry]:
+def _best_first(report: Measurements) -> list[Entry]:
     """All but the baseline, smallest first; those about as small are ordered by speed, then by score."""
 
     def order(entry: Entry) -> tuple[int, int, float]:
@@ -77,13 +77,13 @@ def _best_first(report: Report) -> list[Entry]:
     return sorted(report.entries[1:], key=order)
 
 
-def _columns(report: Report) -> list[str]:
+def _columns(report: Measurements) -> list[str]:
     timed = [f"p50, {threads_words(threads)}" for threads in timed_threads(report)]
     change = "change, points" if report.metric in ACCURACIES else "change"
     return [report.metric or "accuracy", change, "size", "smaller", "gzip", *timed, "faster", "peak memory"]
 
 
-def _row(report: Report, entry: Entry) -> tuple[Entry, list[tuple[str, str]]]:
+def _row(report: Measurements, entry: Entry) -> tuple[Entry, list[tuple[str, str]]]:
     """An entry and its cells: text, and a remark such as the exact number of bytes."""
     first, difference = entry is report.baseline, compare(entry, report.baseline)
     at = f"at {threads_words(difference.threads)}" if difference.speedup is not None else ""

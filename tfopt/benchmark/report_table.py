@@ -8,20 +8,20 @@ from rich.table import Table
 from rich.text import Text
 
 from tfopt.benchmark.comparison import compare, threads_words
+from tfopt.benchmark.measurements import Measurements
 from tfopt.benchmark.metric import ACCURACIES
-from tfopt.benchmark.report import Report
 from tfopt.benchmark.units import factor, human_bytes, score_change_text, score_text, significant
 
 __all__ = ["report_table", "timed_threads"]
 
 
-def timed_threads(report: Report) -> list[int | None]:
+def timed_threads(report: Measurements) -> list[int | None]:
     """The thread counts that any entry was timed at, the runtime's default last."""
     counts = {latency.threads for entry in report.entries for latency in entry.latencies}
     return sorted(counts, key=lambda count: (count is None, count or 0))
 
 
-def report_table(report: Report, console: Console) -> Table:
+def report_table(report: Measurements, console: Console) -> Table:
     """The entries beside the baseline: a row for each, or a column for each where rows are too wide."""
     by_row = _table(report)
     by_row.add_column("")
@@ -41,13 +41,13 @@ def report_table(report: Report, console: Console) -> Table:
     return by_column
 
 
-def _table(report: Report) -> Table:
+def _table(report: Measurements) -> Table:
     table = Table(title=Text(report.title), caption=_caption(report), caption_justify="left", box=box.SIMPLE_HEAD)
     table.pad_edge = False
     return table
 
 
-def _figures(report: Report) -> list[tuple[str, list[str]]]:
+def _figures(report: Measurements) -> list[tuple[str, list[str]]]:
     """Each kind of figure, with the entries' values."""
     differences = [compare(entry, report.baseline) for entry in report.entries]
     changes = [score_change_text(report.metric, one.score_change).removesuffix(" points") for one in differences]
@@ -70,7 +70,7 @@ def _figures(report: Report) -> list[tuple[str, list[str]]]:
     return figures
 
 
-def _caption(report: Report) -> Text:
+def _caption(report: Measurements) -> Text:
     ratio = "smaller, faster: the baseline's size and p50 divided by the entry's; below 1 is larger or slower."
     where = f"{report.machine.cpu}, {report.machine.logical_cores} logical cores."
     return Text("\n".join((ratio, where, *report.notes)))

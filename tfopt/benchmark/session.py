@@ -12,9 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tfopt.benchmark.candidates import Candidate, candidates, gzip_bytes
 from tfopt.benchmark.ethos_u import Platform, estimate_latency, platform_of
 from tfopt.benchmark.machine import this_machine
+from tfopt.benchmark.measurements import CoverageRow, Entry, Estimate, Latency
 from tfopt.benchmark.metric import MetricChoice, Score, check_metric, score
 from tfopt.benchmark.protocol import Timing, measure
-from tfopt.benchmark.report import CoverageRow, Entry, Estimate, Latency, Report
+from tfopt.benchmark.report import Report
 from tfopt.benchmark.runner import Runner, random_samples
 from tfopt.benchmark.saved_model import SavedModelRunner
 from tfopt.data import check_samples

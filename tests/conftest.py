@@ -1,0 +1,32 @@
+"""What several test modules need."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfopt.export import conversion
+
+
+def _convert(
+    saved_model: Path, path: Path, *, quantization: str, calibration: dict[str, np.ndarray] | None = None
+) -> None:
+    samples = []
+    if calibration is not None:
+        samples = [str(path.with_suffix(".npz"))]
+        np.savez(samples[0], **calibration)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        conversion._convert(str(saved_model), str(path), quantization, *samples)
+
+
+@pytest.fixture(scope="module")
+def conversion_in_this_process() -> Iterator[None]:
+    """Converts without a process of its own, which would load TensorFlow anew each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tfopt.export.tflite.convert_saved_model", _convert)
+        yield
