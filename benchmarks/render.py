@@ -1,6 +1,6 @@
 """Renders benchmarks/results/*.json into the README, between the markers that bear the result's name.
 
-    python benchmarks/render.py
+python benchmarks/render.py
 """
 
 from __future__ import annotations

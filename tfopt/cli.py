@@ -45,6 +45,7 @@ def demo(
 
     result = run_demo(load_data(data), out, console, title=f"tfopt demo: {Path(data).stem}")
     result.report.print_table(console)
+    console.print(f"float model:     {result.model_path}", soft_wrap=True)
     console.print(f"int8 model:      {result.tflite.path}", soft_wrap=True)
     console.print(f"serving folder:  {out / 'serving'}", soft_wrap=True)
     console.print(f"report:          {result.report_page}", soft_wrap=True)

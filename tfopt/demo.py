@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 import tfopt
-from tfopt.artifact import Artifact
+from tfopt.artifact import Artifact, write_whole
 from tfopt.benchmark.report import Report
 from tfopt.callbacks import EarlyStopping, LearningRate, MagnitudePruning
 from tfopt.data import ArrayDataset, load_npz
@@ -31,12 +31,14 @@ class DemoResult:
 
     Args:
         report: every stage beside the float model.
+        model_path: the trained float model, to try `tfopt optimize` on.
         tflite: the int8 file of the last stage.
         serving: the TF Serving folder's artifact.
         report_page: where report.html is.
     """
 
     report: Report
+    model_path: Path
     tflite: Artifact
     serving: Artifact
     report_page: Path
@@ -145,6 +147,10 @@ def run_demo(data: ArrayDataset, out: Path, console: Console, *, title: str) -> 
             EarlyStopping("val_accuracy", patience=epochs // 3, min_epochs=3, restore_best_weights=True),
         ],
     )
+    with write_whole(out / "model.keras") as temporary:
+        # Keras takes the format from the suffix, which a temporary name does not have.
+        model.save(temporary.with_suffix(".keras"))
+        temporary.with_suffix(".keras").rename(temporary)
     baseline = tfopt.export_tflite(model, out / "tflite" / "float32.tflite", "none", calibration=data.x_train)
 
     pruning_epochs = max(2, epochs // 3)
@@ -184,7 +190,7 @@ def run_demo(data: ArrayDataset, out: Path, console: Console, *, title: str) -> 
         coverage=[(row.layer, row.kind, row.quantized, row.remark) for row in tfopt.quantization.coverage(model).rows],
         title=title,
     )
-    return DemoResult(report, tflite, serving, report.save(out))
+    return DemoResult(report, out / "model.keras", tflite, serving, report.save(out))
 
 
 def _next_version(out: Path) -> int:

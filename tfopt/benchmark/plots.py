@@ -72,7 +72,7 @@ def score_plot(report: Measurements) -> str | None:
     scores = [factor * (entry.score or 0.0) for entry in scored]
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(3.5)
-        axes.set_position((0.16, 0.16, 0.82, 0.81))
+        axes.set_position((0.2, 0.16, 0.78, 0.81))
         # At least two points high, so that a small difference does not look like a large one.
         margin = max(0.25 * (max(scores) - min(scores)), 0.01 * factor)
         axes.set_ylim(min(scores) - margin, max(scores) + margin)

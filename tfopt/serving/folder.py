@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import keras
+from rich.console import Console
 
 from tfopt.artifact import Artifact, write_whole
 from tfopt.data import Samples, check_samples
@@ -107,34 +108,30 @@ def export_serving(
         samples = check_samples(data, model.inputs, what="serving", limit=max(sizes))
         data = {tensor.name: array for tensor, array in zip(model.inputs, samples, strict=True)}
 
-    missing = [path for path in (folder.parent, directory, *directory.parents) if not path.exists()]
-    try:
-        with write_whole(folder) as temporary:
-            signature = write_saved_model(model, temporary, data=data)
-            write_warmup_requests(
-                temporary,
-                name=name,
-                signature_name=SIGNATURE,
-                inputs=inputs,
-                batch_sizes=sizes,
-                samples=samples,
-            )
-            artifact = Artifact.of(
-                temporary,
-                kind="saved_model",
-                inputs=inputs,
-                outputs=signature.outputs,
-                verification={**signature.to_dict(), "warmup_requests": replay_warmup_requests(temporary)},
-            )
-            artifact.save()
-            if _present_batching(directory) != parameters:
-                _write(directory / BATCHING_FILE, parameters.to_text())
-            _write(directory / MODELS_FILE, models_text)
-    except BaseException:
-        for path in missing:  # the innermost first
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
-        raise
+    with (
+        write_whole(folder) as temporary,
+        Console(stderr=True, force_jupyter=False).status(f"Writing version {version} of {name} for TF Serving"),
+    ):
+        signature = write_saved_model(model, temporary, data=data)
+        write_warmup_requests(
+            temporary,
+            name=name,
+            signature_name=SIGNATURE,
+            inputs=inputs,
+            batch_sizes=sizes,
+            samples=samples,
+        )
+        artifact = Artifact.of(
+            temporary,
+            kind="saved_model",
+            inputs=inputs,
+            outputs=signature.outputs,
+            verification={**signature.to_dict(), "warmup_requests": replay_warmup_requests(temporary)},
+        )
+        artifact.save()
+        if _present_batching(directory) != parameters:
+            _write(directory / BATCHING_FILE, parameters.to_text())
+        _write(directory / MODELS_FILE, models_text)
     return artifact.model_copy(update={"path": folder})
 
 
