@@ -65,7 +65,7 @@ class Inspection:
         """The parts as a table for the terminal."""
         table = Table(title=f"{self.title} ({self.size_bytes:,} bytes)", caption="\n".join(self.remarks))
         for heading in ("name", "kind", "dtypes", "shape"):
-            table.add_column(heading, overflow="fold")
+            table.add_column(heading, overflow="fold", no_wrap=heading == "kind")
         for heading in ("weights", "bytes", "zeros"):
             table.add_column(heading, justify="right")
         for part in self.parts:
