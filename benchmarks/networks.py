@@ -2,8 +2,9 @@
 
     python benchmarks/networks.py [NAME ...] [--side 96] [--samples 64]
 
-The weights are random, so this shows what converts and how exactly, not accuracy. Each network runs in a process of
-its own; one that fails is a row that says so. Writes benchmarks/results/networks.json.
+The weights are random, so this shows what converts, not accuracy; and one step of difference at an early layer grows
+more from layer to layer than in a trained network. Each network runs in a process of its own; one that fails is a row
+that says so. Writes benchmarks/results/networks.json.
 """
 
 from __future__ import annotations
