@@ -16,6 +16,7 @@ from tfopt.callbacks import EarlyStopping, LearningRate, MagnitudePruning
 from tfopt.data import ArrayDataset, load_npz
 from tfopt.errors import DataError
 from tfopt.schedules import constant, cosine, warmup
+from tfopt.serving.folder import next_version
 
 __all__ = ["DemoResult", "load_data", "run_demo"]
 
@@ -177,7 +178,7 @@ def run_demo(data: ArrayDataset, out: Path, console: Console, *, title: str) -> 
 
     console.print("[bold]5/5  TF Serving folder and benchmark[/bold]")
     serving = tfopt.export_serving(
-        model, out / "serving", name="small_cnn", version=_next_version(out), data=data.x_test
+        model, out / "serving", name="small_cnn", version=next_version(out / "serving" / "small_cnn"), data=data.x_test
     )
     report = tfopt.benchmark(
         {
@@ -191,8 +192,3 @@ def run_demo(data: ArrayDataset, out: Path, console: Console, *, title: str) -> 
         title=title,
     )
     return DemoResult(report, out / "model.keras", tflite, serving, report.save(out))
-
-
-def _next_version(out: Path) -> int:
-    versions = [int(path.name) for path in (out / "serving" / "small_cnn").glob("[0-9]*")]
-    return max(versions, default=0) + 1

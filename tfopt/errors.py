@@ -19,6 +19,7 @@ __all__ = [
     "MissingExtraError",
     "ModelError",
     "TfoptError",
+    "first_line",
 ]
 
 
@@ -60,3 +61,13 @@ pip install 'tfopt[edge]'
     def __init__(self, what: str, *, extra: str) -> None:
         super().__init__(f"{what} needs the extra '{extra}'. Install it with: pip install 'tfopt[{extra}]'")
         self.extra = extra
+
+
+def first_line(error: Exception) -> str:
+    r"""The first words of another library's error, to be quoted; its class where it says nothing.
+
+    Example:
+        >>> first_line(ValueError("\n  bad file\nsee the log"))
+        'bad file'
+    """
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

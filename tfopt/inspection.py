@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tfopt.artifact import content_size_bytes
+from tfopt.benchmark.saved_model import newest_version
 from tfopt.errors import DataError
 from tfopt.export.tflite_file import Tensor, read_tflite
 from tfopt.model_file import load_model
@@ -160,9 +161,8 @@ def _describe(tensor: Tensor) -> str:
 def _inspect_saved_model(path: Path) -> Inspection:
     import tensorflow as tf
 
-    versions = sorted((child for child in path.iterdir() if child.name.isdecimal()), key=lambda child: int(child.name))
-    folder = versions[-1] if versions and not (path / "saved_model.pb").exists() else path
-    if not (folder / "saved_model.pb").exists():
+    folder = newest_version(path)
+    if folder is None:
         raise DataError(f"inspect: {path} is not a SavedModel: it holds no saved_model.pb, nor does a version in it.")
     try:
         loaded = tf.saved_model.load(str(folder))

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 
 import tfopt.quantization  # noqa: F401  (registers the layers of quantize-aware models with Keras)
-from tfopt.errors import ModelError
+from tfopt.errors import ModelError, first_line
 from tfopt.surgery.model import check_model
 
 __all__ = ["load_model"]
@@ -32,10 +32,6 @@ def load_model(path: str | Path) -> keras.Model:
     except Exception as error:  # Keras raises whatever the damaged part raises: zip, h5py, JSON, TypeError
         raise ModelError(
             f"Keras {keras.__version__} cannot load {path}: the file is damaged, or it was written by tf_keras "
-            f"or needs custom objects that are not registered. Keras says: {_first_line(error)}"
+            f"or needs custom objects that are not registered. Keras says: {first_line(error)}"
         ) from error
     return check_model(model)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

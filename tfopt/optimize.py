@@ -173,7 +173,7 @@ def optimize(
             name, tried, artifact, value, drop, f"It loses {drop:+.4f}, {verdict} the {max_drop:g} allowed."
         )
 
-    post_training = recipe.model_copy(update={"quantization": "int8", "fine_tuning": None})
+    post_training = recipe.model_copy(update={"fine_tuning": None})
     candidates.append(try_candidate("float32", model, post_training.model_copy(update={"quantization": "none"})))
     candidates.append(try_candidate("int8 post-training", model, post_training))
     if not _is_within(candidates[-1], max_drop) and recipe.fine_tuning is not None:
@@ -186,8 +186,7 @@ def optimize(
             loss=loss,
             verbose=verbose,
         )
-        tried = recipe.model_copy(update={"quantization": "int8"})
-        candidates.append(try_candidate("int8 quantization-aware", aware, tried))
+        candidates.append(try_candidate("int8 quantization-aware", aware, recipe))
 
     exported = [candidate for candidate in candidates[1:] if candidate.artifact is not None]
     if not exported:

@@ -41,8 +41,9 @@ def test_operators_become_layers(expression, kind):
         lambda x: 2.0 / (keras.ops.exp(x)),
         lambda x: x + np.arange(5, dtype=np.float32)[:, np.newaxis],
         lambda x: x[:, 0],
+        lambda x: x[:, :, :1] + np.arange(3, dtype=np.float32),
     ],
-    ids=["quotient", "reciprocal", "not per channel", "slice"],
+    ids=["quotient", "reciprocal", "not per channel", "slice", "broadcast to more channels"],
 )
 def test_what_is_no_layer_stays(expression):
     x = keras.Input((5, 3))

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfopt.artifact import TensorSpec
 from tfopt.data import Samples, check_samples
-from tfopt.errors import ConfigError, ExportError, ModelError
+from tfopt.errors import ConfigError, ExportError, ModelError, first_line
 from tfopt.export.archive import write_archive
 from tfopt.export.signature import SIGNATURE, call_flat, input_names, output_names
 from tfopt.export.verify import Agreement, compare
@@ -104,7 +104,7 @@ def write_saved_model(model: keras.Model, directory: str | Path, *, data: Sample
     except Exception as error:  # whatever a layer raises that cannot be traced
         raise ExportError(
             f"write_saved_model: the model '{model.name}' cannot be written with a symbolic batch size. "
-            f"TensorFlow says: {_first_line(error)}. Check for layers with a fixed batch size."
+            f"TensorFlow says: {first_line(error)}. Check for layers with a fixed batch size."
         ) from error
     return _check(model, Path(directory), inputs, names, samples)
 
@@ -171,7 +171,7 @@ def _check(
     except Exception as error:  # whatever a layer raises on samples that do not suit it
         raise ExportError(
             f"write_saved_model: the model '{model.name}' does not run on the samples it is checked on. "
-            f"TensorFlow says: {_first_line(error)}. Give real samples with data=, and check for layers "
+            f"TensorFlow says: {first_line(error)}. Give real samples with data=, and check for layers "
             "with a fixed batch size."
         ) from error
     tolerance = _tolerance(model, signature)
@@ -229,7 +229,3 @@ def _relative_error(what: str, expected: np.ndarray, received: np.ndarray, toler
             "batch (a range or a mean taken over it): calibrate or train it first."
         )
     return error
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -9,7 +9,6 @@ import keras
 
 from tfopt.data import Samples, check_samples
 from tfopt.errors import ModelError
-from tfopt.quantization.coverage import coverage
 from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, NamedOutput, QuantizeAware
 from tfopt.quantization.plan import SharedRange, plan_quantization
 from tfopt.quantization.ranges import calibrate
@@ -51,6 +50,7 @@ def quantize_aware(
 
     Example:
         >>> import numpy as np
+        >>> from tfopt.quantization import coverage
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax", name="scores")])
         >>> aware = quantize_aware(model, calibration=np.ones((8, 4)))
         >>> aware.compile("sgd", "sparse_categorical_crossentropy")
@@ -71,13 +71,12 @@ def quantize_aware(
     samples = None
     if calibration is not None:
         samples = check_samples(calibration, model.inputs, limit=calibration_samples)
-    report = coverage(model)
-    if strict and report.in_float:
-        reasons = "; ".join(f"'{row.layer}' ({row.kind}): {row.remark}" for row in report.in_float)
-        raise ModelError(f"quantize_aware: strict=True, and these layers must stay float: {reasons}.")
-
     graph = read_graph(as_elementary(model))
     plan = plan_quantization(graph)
+    in_float = [row for row in plan.coverage if not row.quantized]
+    if strict and in_float:
+        reasons = "; ".join(f"'{row.layer}' ({row.kind}): {row.remark}" for row in in_float)
+        raise ModelError(f"quantize_aware: strict=True, and these layers must stay float: {reasons}.")
     names: dict[Value, str] = {}
     taken = {*graph.input_names}
     for value, name in zip(keras.tree.flatten(graph.outputs), _output_layer_names(model), strict=True):

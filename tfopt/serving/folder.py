@@ -18,7 +18,7 @@ from tfopt.serving.models_config import with_model
 from tfopt.serving.warmup import replay_warmup_requests, write_warmup_requests
 from tfopt.surgery.model import check_model
 
-__all__ = ["export_serving"]
+__all__ = ["export_serving", "next_version"]
 
 BATCHING_FILE = "batching_parameters.txt"
 MODELS_FILE = "models.config"
@@ -97,7 +97,7 @@ def export_serving(
     if folder.exists():
         raise ConfigError(
             f"export_serving: version {version} of '{name}' exists in {directory}; servers may have loaded "
-            f"it. Choose version={_next_version(folder.parent)}."
+            f"it. Choose version={next_version(folder.parent)}."
         )
     inputs = input_specs(model)
     parameters = _batching(directory, batching)
@@ -150,8 +150,10 @@ def _checked_version(version: int) -> int:
     return version
 
 
-def _next_version(model_folder: Path) -> int:
-    return 1 + max(int(path.name) for path in model_folder.iterdir() if path.name.isdecimal())
+def next_version(model_folder: Path) -> int:
+    """The version after the highest in a model folder; 1 where there is none."""
+    folders = model_folder.iterdir() if model_folder.is_dir() else ()
+    return 1 + max((int(path.name) for path in folders if path.name.isdecimal()), default=0)
 
 
 def _batching(directory: Path, wanted: BatchingParameters | None) -> BatchingParameters:

@@ -45,7 +45,7 @@ def split_operators(model: keras.Model) -> keras.Model:
             return layer(name=call.name)(list(args))
         rescaling = _rescaling(kind, args[1] if left else args[0], constant_first=right)
         tensor = args[0] if left else args[1]
-        if rescaling is None or np.size(rescaling[0]) not in (1, tensor.shape[-1]):
+        if rescaling is None or any(np.size(part) not in (1, tensor.shape[-1]) for part in rescaling):
             return copy_call(call, copy, args, kwargs)
         return keras.layers.Rescaling(*rescaling, name=call.name)(tensor)
 
