@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from tfopt.export.tflite import export_tflite
     from tfopt.inspection import inspect
     from tfopt.quantization.quantize_aware import quantize_aware
-    from tfopt.recipe import Recipe
+    from tfopt.recipe import QuantizationConfig, Recipe
     from tfopt.serving.folder import export_serving
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Artifact": "tfopt.artifact",
+    "QuantizationConfig": "tfopt.recipe",
     "Recipe": "tfopt.recipe",
     "Report": "tfopt.benchmark.report",
     "export_serving": "tfopt.serving.folder",
@@ -38,6 +39,7 @@ _SUBMODULES = ("callbacks", "quantization", "schedules")
 
 __all__ = [
     "Artifact",
+    "QuantizationConfig",
     "Recipe",
     "Report",
     "benchmark",

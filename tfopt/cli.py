@@ -92,7 +92,13 @@ def export(
     model: Annotated[Path, typer.Argument(help="A model: .keras, .h5 or .hdf5, quantize-aware or not.")],
     out: Out,
     format: Annotated[str, typer.Option(help="tflite or serving.")] = "tflite",
-    quantization: Annotated[str, typer.Option(help="For tflite: int8, float16, dynamic or none.")] = "int8",
+    quantization: Annotated[
+        str | None,
+        typer.Option(
+            help="For tflite: int8, int16x8, dynamic, weight_only_int8, float16 or none. "
+            "By default what the model was made quantize-aware for, else int8."
+        ),
+    ] = None,
     data: OptionalData = None,
     name: Annotated[str | None, typer.Option(help="For serving: the model's name in requests.")] = None,
     version: Annotated[int, typer.Option(help="For serving: the version to write.")] = 1,

@@ -11,10 +11,74 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tfopt.artifact import write_whole
 from tfopt.errors import ConfigError
 
-__all__ = ["QUANTIZATIONS", "FineTuning", "Quantization", "Recipe"]
+__all__ = [
+    "QUANTIZATIONS",
+    "RANGE_METHODS",
+    "FineTuning",
+    "Quantization",
+    "QuantizationConfig",
+    "RangeMethod",
+    "Recipe",
+    "described",
+]
 
-Quantization = Literal["int8", "float16", "dynamic", "none"]
+Quantization = Literal["int8", "int16x8", "float16", "dynamic", "weight_only_int8", "none"]
 QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
+RangeMethod = Literal["min_max", "percentile", "mse", "entropy"]
+RANGE_METHODS: tuple[str, ...] = get_args(RangeMethod)
+
+
+class QuantizationConfig(BaseModel):
+    """How a model, or one layer of it, computes after quantization.
+
+    Args:
+        mode: "int8": int8 weights and activations; "int16x8": int8 weights, int16 activations (for what 8 bits
+            are too few for; slow on CPUs); "dynamic" and "weight_only_int8": int8 weights, float activations;
+            "float16": float16 weights; "none": float.
+        ranges: how calibration samples set the activation ranges: "min_max": all values; "percentile": all but the
+            outermost; "mse": with the least squared error; "entropy": with the least loss of information.
+        learn_ranges: whether the ranges are trained with the weights (LSQ+), instead of following the data.
+        per_channel_dense: whether dense kernels have a scale per unit; False gives them one scale. Convolutions
+            always have one per channel.
+
+    Example:
+        >>> QuantizationConfig.of("int16x8").activation_bits
+        16
+
+    References:
+        Bhalgat et al. 2020, arXiv:2004.09576 (LSQ+).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Quantization = "int8"
+    ranges: RangeMethod = "min_max"
+    learn_ranges: bool = False
+    per_channel_dense: bool = True
+
+    @property
+    def activation_bits(self) -> int | None:
+        """Bits of an activation; None where activations are float."""
+        return {"int8": 8, "int16x8": 16}.get(self.mode)
+
+    @property
+    def weight_type(self) -> str | None:
+        """What weights are rounded to: "int8", "float16", or None."""
+        return {"float16": "float16", "none": None}.get(self.mode, "int8")
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """A config from itself, from a mode's name, or from a mapping of its fields.
+
+        Raises:
+            ConfigError: if it is none of them, or a value is not allowed.
+        """
+        if isinstance(value, cls):
+            return value
+        try:
+            return cls.model_validate({"mode": value} if isinstance(value, str) else value)
+        except ValidationError as error:
+            raise ConfigError(f"QuantizationConfig: {described(error)}.") from None
 
 
 class FineTuning(BaseModel):
@@ -37,8 +101,8 @@ class Recipe(BaseModel):
     """What is done to a model between `fit` and the device.
 
     Args:
-        quantization: "int8" (int8 in and out, no float op), "float16" (weights), "dynamic" (int8 weights,
-            float in and out) or "none".
+        quantization: "int8" (int8 in and out, no float op), "int16x8" (int16 activations), "float16" (weights),
+            "dynamic" (int8 weights, float in and out), "weight_only_int8" or "none".
         fine_tuning: quantization-aware fine-tuning before the export, or None for post-training only.
         calibration_samples: how many samples the activation ranges are measured on.
 
@@ -86,12 +150,7 @@ class Recipe(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(str(part) for part in problem['loc']) or 'the whole'}: {problem['msg']}. "
-                f"Received: {problem['input']!r}"
-                for problem in error.errors()
-            )
-            raise ConfigError(f"Recipe: {problems}. Known fields: {', '.join(cls.model_fields)}.") from None
+            raise ConfigError(f"Recipe: {described(error)}. Known fields: {', '.join(cls.model_fields)}.") from None
 
     @classmethod
     def from_yaml(cls, text: str) -> Self:
@@ -116,3 +175,12 @@ class Recipe(BaseModel):
             return cls.from_yaml(Path(path).read_text())
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"Recipe: cannot read {path}. Received: {error}") from None
+
+
+def described(error: ValidationError) -> str:
+    """The problems that pydantic found, in one line."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or 'the whole'}: {problem['msg']}. "
+        f"Received: {problem['input']!r}"
+        for problem in error.errors()
+    )

@@ -10,25 +10,25 @@ from tfopt.quantization import CoverageRow, coverage, quantize_aware
 def small_model():
     x = keras.Input((8, 8, 3))
     y = layers.Conv2D(4, 3, activation="relu", name="conv")(x)
-    y = layers.Flatten(name="flat")(layers.LayerNormalization(name="norm")(y))
+    y = layers.Flatten(name="flat")(layers.Activation("softsign", name="squash")(y))
     return keras.Model(x, layers.Dense(3, activation="softmax", name="scores")(y))
 
 
 def test_table_names_each_layer_its_kind_and_what_int8_does():
     assert str(coverage(small_model())).splitlines() == [
-        "layer              kind                int8  remark",
-        "conv               Conv2D              yes   int8 weights per output channel, int8 output",
-        "conv_activation    ReLU                yes   fused into conv",
-        "norm               LayerNormalization  no    LayerNormalization has no int8 rule",
-        "flat               Flatten             yes   int8; output has the input's range: values pass unchanged",
-        "scores             Dense               yes   int8 weights per output channel, int8 output",
-        "scores_activation  Softmax             yes   int8; output has a range that TFLite fixes",
+        "layer              kind        computes  remark",
+        "conv               Conv2D      int8      int8 weights per output channel, int8 output",
+        "conv_activation    ReLU        int8      fused into conv",
+        "squash             Activation  float     the activation 'softsign' has no int8 kernel",
+        "flat               Flatten     int8      int8; output has the input's range: values pass unchanged",
+        "scores             Dense       int8      int8 weights per output channel, int8 output",
+        "scores_activation  Softmax     int8      int8; output has a range that TFLite fixes",
     ]
 
 
 def test_layers_in_float_come_with_their_reason():
     assert coverage(small_model()).in_float == (
-        CoverageRow("norm", "LayerNormalization", False, "LayerNormalization has no int8 rule"),
+        CoverageRow("squash", "Activation", "float", "the activation 'softsign' has no int8 kernel", unsupported=True),
     )
 
 
@@ -37,14 +37,18 @@ def test_model_of_quantizable_layers_has_none_in_float():
     assert coverage(model).in_float == ()
 
 
-def test_quantize_aware_model_has_the_coverage_of_its_float_model():
+@pytest.mark.parametrize("layers", [{}, {"conv|scores": "none"}, {"flat": "dynamic"}])
+def test_quantize_aware_model_keeps_its_coverage(layers, tmp_path):
     model = small_model()
-    rows = coverage(model).rows
-    aware = quantize_aware(model, calibration=np.ones((4, 8, 8, 3)))
-    received = coverage(aware).rows
-    assert [(row.kind, row.quantized, row.remark.split()[0]) for row in received] == [
-        (row.kind, row.quantized, row.remark.split()[0]) for row in rows
-    ]
+    aware = quantize_aware(model, calibration=np.ones((4, 8, 8, 3)), layers=layers)
+    aware.save(tmp_path / "aware.keras")
+    rows = coverage(keras.models.load_model(tmp_path / "aware.keras")).rows
+    assert rows == coverage(aware).rows
+    if not layers:
+        assert rows == coverage(model).rows
+    else:
+        kept = {row.layer for row in rows if row.remark.endswith(f"mode {next(iter(layers.values()))}")}
+        assert kept == ({"flat"} if "flat" in layers else {"conv", "conv_activation", "scores", "scores_activation"})
 
 
 def test_layers_of_nested_models_have_rows():

@@ -2,7 +2,9 @@ import keras
 import pytest
 from keras import layers
 
+from tfopt.errors import ConfigError
 from tfopt.quantization.plan import plan_quantization
+from tfopt.recipe import QuantizationConfig
 from tfopt.surgery.elementary import as_elementary
 from tfopt.surgery.graph import read_graph
 
@@ -210,22 +212,85 @@ def test_scale_axes_of_each_layer_with_weights():
         "depthwise": (layers.DepthwiseConv2D(3), (0, 1)),
     }
     graph = read_graph(keras.Model(x, [layer(x) for layer, _ in kinds.values()]))
-    assert plan_quantization(graph).scale_axes == {id(layer): axes for layer, axes in kinds.values()}
+    assert {key: weights.scale_axes for key, weights in plan_quantization(graph).weights.items()} == {
+        id(layer): axes for layer, axes in kinds.values()
+    }
 
 
 def test_layer_without_a_rule_stays_in_float_with_its_reason():
     x = image()
-    y = conv("a", activation="selu")(x)
-    plan = plan_of(x, conv("b")(layers.Average(name="product")([x, y])))
-    rows = {row.layer: (row.kind, row.quantized, row.remark) for row in plan.coverage}
-    weights = "int8 weights per output channel, int8 output"
-    assert rows == {
-        "a": ("Conv2D", True, weights),
-        "a_activation": ("Activation", False, "the activation 'selu' has no int8 kernel"),
-        "product": ("Average", False, "Average has no int8 rule"),
-        "b": ("Conv2D", True, weights),
+    y = layers.Activation("softsign", name="squash")(conv("a", activation="softsign")(x))
+    plan = plan_of(x, conv("b")(y))
+    weights = ("int8", "int8 weights per output channel, int8 output", False)
+    reason = ("float", "the activation 'softsign' has no int8 kernel", True)
+    rows = {row.layer: (row.arithmetic, row.remark, row.unsupported) for row in plan.coverage}
+    assert rows == {"a": weights, "a_activation": reason, "squash": reason, "b": weights}
+    # between two layers in float nothing is rounded
+    assert shared(plan) == {"x": 1, "a": 1, "squash": 1, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("mode", "axes", "remark"),
+    [
+        ("none", {}, "mode none"),
+        ("float16", {"conv": None}, "float16 weights; mode float16"),
+        ("dynamic", {"conv": (0, 1, 2)}, "int8 weights; mode dynamic"),
+        ("weight_only_int8", {"conv": (0, 1, 2)}, "int8 weights; mode weight_only_int8"),
+    ],
+)
+def test_float_modes_round_weights_alone(mode, axes, remark):
+    x = image()
+    graph = read_graph(keras.Model(x, layers.ReLU()(conv("conv")(x))))
+    plan = plan_quantization(graph, QuantizationConfig(mode=mode))
+    assert plan.ranges == {}
+    names = {id(call.operation): call.name for call in graph.calls}
+    assert {names[key]: weights.scale_axes for key, weights in plan.weights.items()} == axes
+    row = plan.coverage[0]
+    assert (row.arithmetic, row.remark, row.unsupported) == ("float", remark, False)
+
+
+def test_a_layer_kept_in_float_has_rounded_neighbours():
+    x = image()
+    graph = read_graph(keras.Model(x, conv("c")(conv("b")(conv("a")(x)))))
+    plan = plan_quantization(graph, exceptions={"b": QuantizationConfig(mode="none")})
+    assert [row.arithmetic for row in plan.coverage] == ["int8", "float", "int8"]
+    assert shared(plan) == {"x": 1, "a": 1, "b": 1, "c": 1}
+    assert len(plan.weights) == 2
+
+
+def test_a_batch_norm_kept_in_float_is_not_fused():
+    x = image()
+    graph = read_graph(keras.Model(x, layers.BatchNormalization(name="norm")(conv("a")(x))))
+    assert shared(plan_quantization(graph)) == {"x": 1, "norm": 1}
+    assert shared(plan_quantization(graph, exceptions={"norm": QuantizationConfig(mode="none")})) == {
+        "x": 1,
+        "a": 1,
+        "norm": 1,
     }
-    assert shared(plan) == {"x": 1, "a": 1, "a_activation": 1, "product": 1, "b": 1}
+
+
+def test_int16_ranges_have_16_bits_and_fixed_ones_are_symmetric():
+    x = keras.Input((4,), name="x")
+    plan = plan_quantization(
+        read_graph(keras.Model(x, layers.Softmax(name="shares")(x))), QuantizationConfig(mode="int16x8")
+    )
+    assert {grid.bits for grid in plan.ranges.values()} == {16}
+    assert fixed(plan) == {"shares": (-1.0, 32767 / 32768)}
+    assert plan.coverage[0].arithmetic == "int16"
+
+
+def test_int8_and_int16_layers_do_not_mix():
+    x = image()
+    graph = read_graph(keras.Model(x, conv("b")(conv("a")(x))))
+    with pytest.raises(ConfigError, match="cannot mix int8 and int16x8"):
+        plan_quantization(graph, exceptions={"b": QuantizationConfig(mode="int16x8")})
+
+
+def test_dense_kernels_with_one_scale_on_request():
+    x = keras.Input((4,))
+    dense = layers.Dense(3)
+    plan = plan_quantization(read_graph(keras.Model(x, dense(x))), QuantizationConfig(per_channel_dense=False))
+    assert plan.weights[id(dense)].scale_axes == (0, 1)
 
 
 def test_every_float_output_of_a_layer_without_a_rule_is_rounded():

@@ -270,7 +270,7 @@ def test_pruned_weights_stay_exact_zeros_in_the_rounded_kernel():
     wrappers = [layer for layer in aware.layers if isinstance(layer, QuantizeAware)]
     assert len(wrappers) == 2
     for wrapper in wrappers:
-        kernel, rounded = wrapper.layer.kernel.numpy(), wrapper.rounded_kernel().numpy()
+        kernel, rounded = wrapper.layer.kernel.numpy(), wrapper.rounded_weights()[0][1].numpy()
         assert np.count_nonzero(kernel) == round(0.25 * kernel.size)
         assert np.all(rounded[kernel == 0] == 0)
 

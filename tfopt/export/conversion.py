@@ -6,6 +6,7 @@ every conversion; out here neither reaches the user's program.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -29,6 +30,8 @@ def convert_saved_model(
     *,
     quantization: str,
     calibration: dict[str, np.ndarray] | None = None,
+    per_channel_dense: bool = True,
+    allow_float: bool = False,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> None:
     """Converts a SavedModel with static shapes to a .tflite file.
@@ -36,15 +39,19 @@ def convert_saved_model(
     Args:
         saved_model: the folder, with one signature `serving_default`.
         path: the file to write.
-        quantization: "int8", "float16", "dynamic" or "none".
-        calibration: for post-training int8, samples by signature input name, of shape `(n, ...)`.
+        quantization: one of `recipe.QUANTIZATIONS`.
+        calibration: for post-training int8 and int16x8, samples by signature input name, of shape `(n, ...)`.
+        per_channel_dense: whether dense kernels have a scale per unit.
+        allow_float: whether post-training int8 and int16x8 may leave operators in float.
         timeout_seconds: when to give up.
 
     Raises:
         ExportError: with the converter's last words, if it fails, crashes or does not end in time.
     """
     with tempfile.TemporaryDirectory(prefix="tfopt-conversion-") as folder:
+        options = {"per_channel_dense": per_channel_dense, "allow_float": allow_float}
         command = [sys.executable, "-m", "tfopt.export.conversion", str(saved_model), str(path), quantization]
+        command.append(json.dumps(options))
         if calibration is not None:
             samples = Path(folder, "calibration.npz")
             np.savez(samples, **calibration)  # type: ignore[arg-type]
@@ -80,17 +87,19 @@ def _last_words(log: Path, lines: int = 6) -> str:
     return "\n  " + "\n  ".join(text[-lines:]) if text else "(none)"
 
 
-def _convert(saved_model: str, path: str, quantization: str, calibration: str | None = None) -> None:
+def _convert(saved_model: str, path: str, quantization: str, options: str, calibration: str | None = None) -> None:
     import tensorflow as tf
 
+    per_channel_dense, allow_float = json.loads(options).values()
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
-    if quantization != "none":
+    if quantization not in {"none", "weight_only_int8"}:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if quantization == "int8":
-        converter.inference_input_type = tf.int8
-        converter.inference_output_type = tf.int8
+    if quantization in {"int8", "int16x8"}:
+        converter.inference_input_type = converter.inference_output_type = {"int8": tf.int8}.get(quantization, tf.int16)
+    # No public option exists; ADR 9.
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = not per_channel_dense
     if calibration is not None:
         with np.load(calibration) as file:
             samples = dict(file)
@@ -100,8 +109,20 @@ def _convert(saved_model: str, path: str, quantization: str, calibration: str | 
                 yield "serving_default", {name: array[index : index + 1] for name, array in samples.items()}
 
         converter.representative_dataset = representative_dataset
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    Path(path).write_bytes(converter.convert())
+        integer_operators = {
+            "int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+            "int16x8": tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+        }[quantization]
+        converter.target_spec.supported_ops = [integer_operators]
+        if allow_float:
+            converter.target_spec.supported_ops.append(tf.lite.OpsSet.TFLITE_BUILTINS)
+    converted = converter.convert()
+    if quantization == "weight_only_int8":  # TensorFlow's converter computes on int8 wherever weights are
+        from ai_edge_quantizer import quantizer, recipe
+
+        weight_only = quantizer.Quantizer(converted, recipe.weight_only_wi8_afp32())
+        converted = weight_only.quantize().quantized_model
+    Path(path).write_bytes(converted)
 
 
 def _end_with_parent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,44 +20,61 @@ from tfopt.export.signature import input_names, input_structure, output_names
 from tfopt.export.tflite_file import Tensor, TfliteFile, read_tflite
 from tfopt.export.tflite_runtime import run_tflite
 from tfopt.export.verify import Agreement, compare
-from tfopt.quantization import freeze, is_quantize_aware, strip
+from tfopt.quantization import freeze, is_quantize_aware, settings_of, strip
 from tfopt.recipe import QUANTIZATIONS, Recipe
 from tfopt.surgery.model import check_model
 from tfopt.surgery.precision import in_float32
 
 __all__ = ["MINIMUM_SQNR_DB", "export_tflite"]
 
-MINIMUM_SQNR_DB = {"none": 60.0, "float16": 40.0, "dynamic": 12.0, "int8": 8.0}
+MINIMUM_SQNR_DB = {
+    "none": 60.0,
+    "float16": 40.0,
+    "weight_only_int8": 12.0,
+    "dynamic": 12.0,
+    "int16x8": 12.0,
+    "int8": 8.0,
+}
 """Below this signal-to-noise ratio against Keras an artifact is refused. The bounds catch what is broken (a
 wrong converter gives 0 dB and less); how good a quantization is, the accuracy on data tells."""
 
 VERIFICATION_SAMPLES = 64
+INTEGER_QUANTIZATIONS = {"int8": "INT8", "int16x8": "INT16"}
+"""Those whose files compute on integers alone, with the type of input and output."""
 
 
 def export_tflite(
     model: keras.Model,
     path: str | Path,
-    quantization: str = "int8",
+    quantization: str | None = None,
     *,
     calibration: Samples | None = None,
+    allow_float: bool = False,
     verify: bool = True,
     recipe: Recipe | None = None,
 ) -> Artifact:
     """Writes a model as a .tflite file that is known to compute what Keras computes.
 
     The model is converted in a process of its own, the file is read back and audited (no TensorFlow-only, stateful
-    or dynamic-shape operator; for int8 no floating-point number at all), and run beside Keras on the same
-    samples. Only then it is put at `path`, with `NAME.artifact.json` beside it.
+    or dynamic-shape operator; for int8 and int16x8 no floating-point number at all), and run beside Keras on the
+    same samples. Only then it is put at `path`, with `NAME.artifact.json` beside it.
 
     Args:
         model: a built Keras 3 model, plain or from `quantize_aware`.
         path: the file to write, ending in .tflite.
-        quantization: "int8": int8 input, output and operators, for microcontrollers and fast CPU inference;
-            "float16": weights of half the size; "dynamic": int8 weights, float input and output;
+        quantization: by default what the model was made quantize-aware for, else "int8".
+            "int8": int8 input, output and operators, for microcontrollers and fast CPU inference;
+            "int16x8": int16 input, output and activations, int8 weights: more exact, slow on CPUs;
+            "dynamic": int8 weights, float input and output, computed on int8 where the runtime can;
+            "weight_only_int8": int8 weights, computed in float;
+            "float16": weights of half the size;
             "none": float32.
-        calibration: samples for the ranges of post-training int8 (required there) and for the verification:
-            an array of shape `(n, ...)`, a sequence or mapping of arrays, or a tf.data.Dataset of batches.
-            Without them the verification runs on standard normal samples, and says so.
+        calibration: samples for the ranges of post-training int8 and int16x8 (required there) and for the
+            verification: an array of shape `(n, ...)`, a sequence or mapping of arrays, or a tf.data.Dataset of
+            batches. Without them the verification runs on standard normal samples, and says so.
+        allow_float: whether an int8 or int16x8 file may compute in float where it has no integer operator. Layers that
+            `quantize_aware` was asked to keep in float may do so anyway. The artifact's verification names
+            the operators.
         verify: whether the outputs are compared with Keras's. The audit always runs.
         recipe: recorded in the artifact; by default one with this `quantization`.
 
@@ -79,7 +97,7 @@ def export_tflite(
         TensorFlow Lite 8-bit quantization specification.
     """
     path = Path(path)
-    if quantization not in QUANTIZATIONS:
+    if quantization is not None and quantization not in QUANTIZATIONS:
         raise ConfigError(
             f"export_tflite: quantization must be one of {', '.join(QUANTIZATIONS)}. Received: {quantization!r}."
         )
@@ -88,13 +106,17 @@ def export_tflite(
     check_model(model)
     _check_static(model)
     model = in_float32(model)
-    aware = is_quantize_aware(model)
-    post_training = quantization == "int8" and not aware
+    config, exceptions = settings_of(model)
+    quantization = quantization or config.mode
+    trained_for_it = is_quantize_aware(model) and config.mode == quantization
+    integer = quantization in INTEGER_QUANTIZATIONS
+    post_training = integer and not trained_for_it
+    allow_float = allow_float or (trained_for_it and any(one.activation_bits is None for one in exceptions.values()))
     recipe = recipe or Recipe(quantization=quantization)  # type: ignore[arg-type]
     if post_training and calibration is None:
         raise ConfigError(
-            "export_tflite: post-training int8 needs calibration=..., a few hundred typical samples, to measure the "
-            "activation ranges. Received: None. (A quantize-aware model needs none.)"
+            f"export_tflite: post-training {quantization} needs calibration=..., a few hundred typical samples, to "
+            "measure the activation ranges. Received: None. (A model that is quantize-aware for it needs none.)"
         )
     samples = None
     if calibration is not None:
@@ -103,7 +125,7 @@ def export_tflite(
             name: array.astype(tensor.dtype)
             for name, tensor, array in zip(input_names(model), model.inputs, arrays, strict=True)
         }
-    reference = model if quantization == "int8" or not aware else strip(model)
+    reference = model if trained_for_it or not is_quantize_aware(model) else strip(model)
 
     with (
         write_whole(record_path(path)) as record,  # renamed last: a record never runs ahead of its file
@@ -111,7 +133,7 @@ def export_tflite(
         Console(stderr=True, force_jupyter=False).status(f"Converting to {path.name} ({quantization})"),
         tempfile.TemporaryDirectory(prefix="tfopt-export-") as folder,
     ):
-        convertible = freeze(model) if quantization == "int8" and aware else reference
+        convertible = freeze(model) if trained_for_it else reference
         write_archive(convertible, Path(folder, "saved_model"), outputs=output_names(model), batch_size=1)
         converted = Path(folder, path.name)
         convert_saved_model(
@@ -119,10 +141,14 @@ def export_tflite(
             converted,
             quantization=quantization,
             calibration=samples if post_training else None,
+            per_channel_dense=not trained_for_it or config.per_channel_dense,
+            allow_float=allow_float,
         )
         file = read_tflite(converted)
-        _audit(file, quantization)
+        _audit(file, quantization, allow_float=allow_float)
         verification: dict[str, Any] = {"full_integer": file.is_full_integer, "operators": file.operator_counts}
+        if integer and not file.is_full_integer:
+            verification["float_operators"] = Counter(one.name for one in file.operators if one.is_float)
         if verify:
             verification |= _verify(reference, output_names(model), converted, file, quantization, samples)
         artifact = Artifact.of(
@@ -162,7 +188,7 @@ def _spec(name: str, tensor: Tensor) -> TensorSpec:
     )
 
 
-def _audit(file: TfliteFile, quantization: str) -> None:
+def _audit(file: TfliteFile, quantization: str, *, allow_float: bool) -> None:
     """Refuses a file that would fail on the device or is quietly float."""
     problems = []
     for operator in file.operators:
@@ -173,19 +199,20 @@ def _audit(file: TfliteFile, quantization: str) -> None:
             problems.append(f"{writes} keeps state outside the graph")
         elif any(-1 in tensor.shape for tensor in operator.outputs):
             problems.append(f"{writes} has a dynamic shape")
-        elif quantization == "int8" and operator.is_float:
+        elif quantization in INTEGER_QUANTIZATIONS and operator.is_float and not allow_float:
             problems.append(f"{writes} computes in float")
-    if quantization == "int8":
+    if quantization in INTEGER_QUANTIZATIONS:
         problems += [
-            f"the tensor '{name}' is {tensor.dtype}, not INT8"
+            f"the tensor '{name}' is {tensor.dtype}, not {INTEGER_QUANTIZATIONS[quantization]}"
             for name, tensor in (*file.inputs.items(), *file.outputs.items())
-            if tensor.dtype not in {"INT8", "INT32", "BOOL"}
+            if tensor.is_float
         ]
     if problems:
         raise ExportError(
             f"The converted file was refused ({quantization}): {'; '.join(problems[:8])}"
             f"{f'; and {len(problems) - 8} more' if len(problems) > 8 else ''}. "
-            "print(tfopt.quantization.coverage(model)) names the layers without an int8 rule."
+            "print(tfopt.quantization.coverage(model)) names the layers without an integer rule; allow_float=True "
+            "lets them compute in float."
         )
 
 

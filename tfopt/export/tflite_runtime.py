@@ -40,10 +40,15 @@ def run_tflite(path: Path, samples: dict[str, np.ndarray], *, xnnpack: bool = Tr
 
 
 def _to_file(x: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    scale, zero_point = detail["quantization"]
-    return ActivationGrid(scale, zero_point).quantize(x) if scale else x.astype(detail["dtype"])
+    grid = _grid(detail)
+    return x.astype(detail["dtype"]) if grid is None else grid.quantize(x)
 
 
 def _from_file(x: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    grid = _grid(detail)
+    return x if grid is None else grid.dequantize(x)
+
+
+def _grid(detail: dict[str, Any]) -> ActivationGrid | None:
     scale, zero_point = detail["quantization"]
-    return ActivationGrid(scale, zero_point).dequantize(x) if scale else x
+    return ActivationGrid(scale, zero_point, 8 * np.dtype(detail["dtype"]).itemsize) if scale else None

@@ -3,6 +3,15 @@
 from tfopt.quantization.coverage import Coverage, coverage
 from tfopt.quantization.plan import CoverageRow
 from tfopt.quantization.quantize_aware import is_quantize_aware, quantize_aware
-from tfopt.quantization.strip import freeze, strip
+from tfopt.quantization.strip import freeze, settings_of, strip
 
-__all__ = ["Coverage", "CoverageRow", "coverage", "freeze", "is_quantize_aware", "quantize_aware", "strip"]
+__all__ = [
+    "Coverage",
+    "CoverageRow",
+    "coverage",
+    "freeze",
+    "is_quantize_aware",
+    "quantize_aware",
+    "settings_of",
+    "strip",
+]

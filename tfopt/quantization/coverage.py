@@ -1,4 +1,4 @@
-"""The coverage table: which layers compute on int8, and why the others stay in float."""
+"""The coverage table: which layers compute on integers, and why the others stay in float."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import keras
 
 from tfopt.quantization.plan import CoverageRow, plan_quantization
-from tfopt.quantization.strip import strip
+from tfopt.quantization.strip import settings_of, strip
 from tfopt.surgery.elementary import as_elementary
 from tfopt.surgery.graph import read_graph
 
@@ -16,7 +16,7 @@ __all__ = ["Coverage", "coverage"]
 
 @dataclass(frozen=True)
 class Coverage:
-    """What int8 does with each layer of a model; printing it gives the table.
+    """What quantization does with each layer of a model; printing it gives the table.
 
     Args:
         rows: one per layer, in the order of the model.
@@ -30,8 +30,8 @@ class Coverage:
         return tuple(row for row in self.rows if not row.quantized)
 
     def __str__(self) -> str:
-        cells = [("layer", "kind", "int8", "remark")]
-        cells += [(row.layer, row.kind, "yes" if row.quantized else "no", row.remark) for row in self.rows]
+        cells = [("layer", "kind", "computes", "remark")]
+        cells += [(row.layer, row.kind, row.arithmetic, row.remark) for row in self.rows]
         widths = [max(len(row[column]) for row in cells) for column in range(3)]
         return "\n".join(
             "  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]])
@@ -40,7 +40,7 @@ class Coverage:
 
 
 def coverage(model: keras.Model) -> Coverage:
-    """Tells what int8 does with each layer of a float or quantize-aware model.
+    """Tells what quantization does with each layer of a quantize-aware model, or what int8 would do with a float one's.
 
     Raises:
         ModelError: if the model is subclassed.
@@ -48,8 +48,9 @@ def coverage(model: keras.Model) -> Coverage:
     Example:
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "selu", name="hidden")])
         >>> print(coverage(model))
-        layer              kind        int8  remark
-        hidden             Dense       yes   int8 weights per output channel, int8 output
-        hidden_activation  Activation  no    the activation 'selu' has no int8 kernel
+        layer              kind        computes  remark
+        hidden             Dense       int8      int8 weights per output channel, int8 output
+        hidden_activation  Activation  float     the activation 'selu' has no int8 kernel
     """
-    return Coverage(plan_quantization(read_graph(as_elementary(strip(model)))).coverage)
+    config, exceptions = settings_of(model)
+    return Coverage(plan_quantization(read_graph(as_elementary(strip(model))), config, exceptions).coverage)

@@ -1,35 +1,77 @@
-"""Fake quantization: float tensors rounded to an int8 grid, with gradients that pass straight through.
+"""Fake quantization: float tensors rounded to an integer grid, with gradients that pass straight through.
 
 References: Jacob et al. 2018, arXiv:1712.05877, section 3; Bengio et al. 2013, arXiv:1308.3432.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 from keras import ops
 
-from tfopt.quantization.spec import ACTIVATION_STEPS, MINIMUM_WIDTH, WEIGHT_STEPS
+from tfopt.quantization.spec import MINIMUM_WIDTH, WEIGHT_STEPS, activation_steps
 
-__all__ = ["fake_quantize_activation", "fake_quantize_weights"]
+__all__ = ["fake_quantize_activation", "fake_quantize_learned", "fake_quantize_weights", "round_to_float16"]
 
 
-def fake_quantize_activation(x: tf.Tensor, minimum: tf.Tensor | float, maximum: tf.Tensor | float) -> tf.Tensor:
-    """Rounds activations to the 256-step grid of a range; the gradient is 1 inside the range and 0 outside.
+def fake_quantize_activation(
+    x: tf.Tensor, minimum: tf.Tensor | float, maximum: tf.Tensor | float, bits: int = 8
+) -> tf.Tensor:
+    """Rounds activations to the integer grid of a range; the gradient is 1 inside the range and 0 outside.
 
     Args:
         x: activations of any shape.
         minimum: the range's lower end, a scalar; widened to hold zero.
         maximum: the range's upper end, likewise.
+        bits: 8 or 16.
     """
-    minimum = ops.minimum(ops.cast(minimum, "float32"), 0.0)
-    maximum = ops.maximum(ops.maximum(ops.cast(maximum, "float32"), 0.0), minimum + MINIMUM_WIDTH)
     # Shifted here so that zero is a grid point: the kernel's own shift breaks ties the other way than the converter's.
-    scale = (maximum - minimum) / ACTIVATION_STEPS
-    zero_point = ops.clip(ops.round(-128 - minimum / scale), -128, 127)
+    scale, zero_point = _grid(minimum, maximum, bits, ops.round)
+    limit = 2 ** (bits - 1)
     rounded = tf.quantization.fake_quant_with_min_max_vars(
-        ops.cast(x, "float32"), scale * (-128 - zero_point), scale * (127 - zero_point)
+        ops.cast(x, "float32"), scale * (-limit - zero_point), scale * (limit - 1 - zero_point), num_bits=bits
     )
     return ops.cast(rounded, x.dtype)
+
+
+def fake_quantize_learned(x: tf.Tensor, minimum: tf.Tensor, maximum: tf.Tensor, bits: int = 8) -> tf.Tensor:
+    """Rounds activations to the integer grid of a range that has gradients itself.
+
+    Inside the range a step too wide shows as rounding error, outside as clipping error; the gradient of the range
+    balances the two. It is scaled down by the number of values that it sums up.
+
+    Args:
+        x: activations of shape `(n, ...)`.
+        minimum: the range's lower end, a scalar; widened to hold zero.
+        maximum: the range's upper end, likewise.
+        bits: 8 or 16.
+
+    References: Esser et al. 2020, arXiv:1902.08153, section 2.2 (LSQ); Bhalgat et al. 2020, arXiv:2004.09576 (LSQ+).
+    """
+    limit = 2 ** (bits - 1)
+    values = ops.cast(x, "float32")
+    features = ops.cast(ops.size(values), "float32") / ops.cast(ops.shape(values)[0], "float32")
+    slowdown = ops.rsqrt(features * (limit - 1))
+    minimum, maximum = (end * slowdown + ops.stop_gradient(end * (1 - slowdown)) for end in (minimum, maximum))
+    scale, zero_point = _grid(minimum, maximum, bits, _round)
+    levels = ops.clip(_round(values / scale) + zero_point, -limit, limit - 1)
+    return ops.cast((levels - zero_point) * scale, x.dtype)
+
+
+def _grid(minimum: Any, maximum: Any, bits: int, rounding: Callable[[Any], Any]) -> tuple[tf.Tensor, tf.Tensor]:
+    """The scale and zero point of a range, as `spec.activation_grid` has them."""
+    minimum = ops.minimum(ops.cast(minimum, "float32"), 0.0)
+    maximum = ops.maximum(ops.maximum(ops.cast(maximum, "float32"), 0.0), minimum + MINIMUM_WIDTH)
+    if bits == 16:
+        return 2 * ops.maximum(-minimum, maximum) / activation_steps(16), ops.zeros_like(minimum)
+    scale = (maximum - minimum) / activation_steps(8)
+    return scale, ops.clip(rounding(-128 - minimum / scale), -128, 127)
+
+
+def _round(x: tf.Tensor) -> tf.Tensor:
+    return x + ops.stop_gradient(ops.round(x) - x)
 
 
 def fake_quantize_weights(kernel: tf.Tensor, scale_axes: tuple[int, ...]) -> tf.Tensor:
@@ -44,3 +86,8 @@ def fake_quantize_weights(kernel: tf.Tensor, scale_axes: tuple[int, ...]) -> tf.
     largest = ops.max(ops.abs(kernel), axis=scale_axes, keepdims=True)
     scale = ops.where(largest > 0, largest / WEIGHT_STEPS, 1.0)
     return kernel + ops.stop_gradient(ops.round(kernel / scale) * scale - kernel)
+
+
+def round_to_float16(kernel: tf.Tensor) -> tf.Tensor:
+    """Rounds weights to what float16 holds; the gradient is 1 everywhere."""
+    return kernel + ops.stop_gradient(ops.cast(ops.cast(kernel, "float16"), kernel.dtype) - kernel)

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfopt.quantization.fake_quant import fake_quantize_activation, fake_quantize_weights
+from tfopt.quantization.fake_quant import (
+    fake_quantize_activation,
+    fake_quantize_learned,
+    fake_quantize_weights,
+    round_to_float16,
+)
 
-__all__ = ["FakeQuantize", "FixedFakeQuantize", "NamedOutput", "QuantizeAware"]
+__all__ = ["FakeQuantize", "FixedFakeQuantize", "LearnedFakeQuantize", "NamedOutput", "QuantizeAware"]
 
 
 @keras.saving.register_keras_serializable(package="tfopt")
 class FakeQuantize(keras.layers.Layer):
-    """Rounds activations to an int8 grid whose range follows the data while the model trains.
+    """Rounds activations to an integer grid whose range follows the data while the model trains.
 
     The range is the moving average of each batch's minimum and maximum (Jacob et al. 2018, section 3.1).
     Tensors that TFLite keeps on one common grid (the inputs of a concatenation) share one such layer: each is
     a member with averages of its own, and the range is the union of all members'. Before anything was
-    observed, the range of the batch at hand is used.
+    observed, the range of the batch at hand is used. With `trainable=False` the range stays as it is.
 
     Args:
         members: how many tensors share the range.
         momentum: of the moving averages, in [0, 1).
+        bits: 8 or 16.
+
+    Attributes:
+        rounding: set it to False to let activations pass as they are; the range follows them all the same.
+            It counts when a train, test or predict function is made.
 
     Call arguments:
         x: activations of any shape.
@@ -36,10 +48,12 @@ class FakeQuantize(keras.layers.Layer):
         array([0.  , 0.1 , 2.55], dtype=float32)
     """
 
-    def __init__(self, members: int = 1, momentum: float = 0.99, **kwargs: Any) -> None:
+    def __init__(self, members: int = 1, momentum: float = 0.99, bits: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.members = members
         self.momentum = momentum
+        self.bits = bits
+        self.rounding = True
         self.built = True
         options = {"shape": (members,), "initializer": "zeros", "trainable": False, "aggregation": "mean"}
         # float32 under mixed precision too: a float16 count stops at 2048.
@@ -50,12 +64,12 @@ class FakeQuantize(keras.layers.Layer):
 
     def call(self, x: tf.Tensor, member: int = 0, training: bool = False) -> tf.Tensor:
         """Rounds `x`; while training, lets the range follow it first."""
-        if training:
+        if training and self.trainable:
             self.observe(*batch_range(x), member=member)
             minimum, maximum = self.range()
         else:
             minimum, maximum = ops.cond(self.batches[member] > 0, self.range, lambda: batch_range(x))
-        return fake_quantize_activation(x, minimum, maximum)
+        return fake_quantize_activation(x, minimum, maximum, self.bits) if self.rounding else x
 
     def observe(self, minimum: tf.Tensor, maximum: tf.Tensor, *, member: int) -> None:
         """Moves one member's averages towards a batch's range.
@@ -76,6 +90,11 @@ class FakeQuantize(keras.layers.Layer):
         self.maxima.assign(ops.where(selected > 0, maximum, self.maxima))
         self.batches.assign(ops.maximum(self.batches, selected))
 
+    @property
+    def is_known(self) -> bool:
+        """Whether every member was observed, so that there is a range."""
+        return bool(np.all(self.batches))
+
     def range(self) -> tuple[tf.Tensor, tf.Tensor]:
         """The union of the members' ranges."""
         return ops.min(self.minima), ops.max(self.maxima)
@@ -86,7 +105,7 @@ class FakeQuantize(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """What the layer is rebuilt from."""
-        return {**super().get_config(), "members": self.members, "momentum": self.momentum}
+        return {**super().get_config(), "members": self.members, "momentum": self.momentum, "bits": self.bits}
 
 
 def batch_range(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -96,28 +115,94 @@ def batch_range(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 @keras.saving.register_keras_serializable(package="tfopt")
+class LearnedFakeQuantize(keras.layers.Layer):
+    """Rounds activations to an integer grid whose range is trained with the weights (LSQ+).
+
+    Its range has to start somewhere: calibrate the model. With `trainable=False` the range stays as it is.
+
+    Args:
+        members: how many tensors share the range.
+        bits: 8 or 16.
+
+    Attributes:
+        rounding: as of `FakeQuantize`.
+
+    Example:
+        >>> layer = LearnedFakeQuantize()
+        >>> layer.start_at(0.0, 2.55, member=0)
+        >>> layer(ops.array([[0.1004, 3.0]])).numpy().round(4)
+        array([[0.1 , 2.55]], dtype=float32)
+
+    References:
+        Bhalgat et al. 2020, arXiv:2004.09576.
+    """
+
+    def __init__(self, members: int = 1, bits: int = 8, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.members = members
+        self.bits = bits
+        self.rounding = True
+        self.built = True
+        options = {"shape": (), "initializer": "zeros", "dtype": "float32", "autocast": False}
+        self.minimum = self.add_weight(name="minimum", **options)
+        self.maximum = self.add_weight(name="maximum", **options)
+
+    def call(self, x: tf.Tensor, member: int = 0) -> tf.Tensor:
+        """Rounds `x`."""
+        return fake_quantize_learned(x, self.minimum, self.maximum, self.bits) if self.rounding else x
+
+    def start_at(self, minimum: float, maximum: float, *, member: int) -> None:
+        """Widens the range to hold what one member reaches."""
+        self.minimum.assign(ops.minimum(self.minimum, minimum))
+        self.maximum.assign(ops.maximum(self.maximum, maximum))
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a range."""
+        return bool(self.maximum > self.minimum)
+
+    def range(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """The range."""
+        return self.minimum, self.maximum
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...], **_: Any) -> tuple[int | None, ...]:
+        """Rounding changes no shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """What the layer is rebuilt from."""
+        return {**super().get_config(), "members": self.members, "bits": self.bits}
+
+
+@keras.saving.register_keras_serializable(package="tfopt")
 class FixedFakeQuantize(keras.layers.Layer):
-    """Rounds activations to the int8 grid of a range that never changes.
+    """Rounds activations to the integer grid of a range that never changes.
 
     Used where TFLite fixes the range (softmax, sigmoid, tanh) and in the model that is exported.
 
     Args:
         minimum: the range's lower end.
         maximum: the range's upper end.
+        bits: 8 or 16.
+
+    Attributes:
+        rounding: as of `FakeQuantize`.
 
     Example:
         >>> FixedFakeQuantize(0.0, 2.55)(ops.array([1.004])).numpy().round(4)
         array([1.], dtype=float32)
     """
 
-    def __init__(self, minimum: float, maximum: float, **kwargs: Any) -> None:
+    def __init__(self, minimum: float, maximum: float, bits: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.minimum = minimum
         self.maximum = maximum
+        self.bits = bits
+        self.rounding = True
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Rounds `x`."""
-        return fake_quantize_activation(x, self.minimum, self.maximum)
+        return fake_quantize_activation(x, self.minimum, self.maximum, self.bits) if self.rounding else x
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Rounding changes no shape."""
@@ -125,19 +210,23 @@ class FixedFakeQuantize(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """What the layer is rebuilt from."""
-        return {**super().get_config(), "minimum": self.minimum, "maximum": self.maximum}
+        return {**super().get_config(), "minimum": self.minimum, "maximum": self.maximum, "bits": self.bits}
 
 
 @keras.saving.register_keras_serializable(package="tfopt")
 class QuantizeAware(keras.layers.Wrapper):
-    """Runs a layer with its kernel rounded to the int8 grid; training updates the kernel itself.
+    """Runs a layer with its weights rounded; training updates the weights themselves.
 
-    The layer is called in a scope in which its kernel reads as the rounded one, so its own code runs
-    unchanged and nothing need be known of it but which axes of the kernel share a scale.
+    The layer is called in a scope in which its weights read as the rounded ones, so its own code runs
+    unchanged and nothing need be known of it but which axes of the weights share a scale.
 
     Args:
-        layer: the layer to run, with a `kernel`.
-        scale_axes: the kernel axes that share one scale.
+        layer: the layer to run.
+        scale_axes: the axes that share one int8 scale, the same for all the weights; None rounds to float16.
+        weights: the attributes of the layer that hold the weights, dotted for a part of it ("cell.kernel").
+
+    Attributes:
+        rounding: set it to False to run the layer as it is. It counts when a train, test or predict function is made.
 
     Example:
         >>> layer = QuantizeAware(keras.layers.Dense(1, use_bias=False), (0,))
@@ -147,22 +236,44 @@ class QuantizeAware(keras.layers.Wrapper):
         array([[0.1]], dtype=float32)
     """
 
-    def __init__(self, layer: keras.Layer, scale_axes: tuple[int, ...], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        layer: keras.Layer,
+        scale_axes: tuple[int, ...] | None,
+        weights: tuple[str, ...] = ("kernel",),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(layer, **kwargs)
-        self.scale_axes = tuple(scale_axes)
+        self.scale_axes = None if scale_axes is None else tuple(scale_axes)
+        self.weight_names = tuple(weights)
+        self.rounding = True
 
     def call(self, inputs: Any, **kwargs: Any) -> Any:
-        """Calls the layer with its kernel rounded."""
-        mapping = [(self.layer.kernel, self.rounded_kernel())]
-        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
+        """Calls the layer with its weights rounded."""
+        if not self.rounding:
+            return self.layer(inputs, **kwargs)
+        with keras.StatelessScope(state_mapping=self.rounded_weights(), collect_losses=True) as scope:
             outputs = self.layer(inputs, **kwargs)
         for loss in scope.losses or ():
             self.add_loss(loss)
+        for variable in self.layer.non_trainable_variables:  # the state of its dropout, for one
+            value = scope.get_current_value(variable)
+            if value is not None:
+                variable.assign(value)
         return outputs
 
-    def rounded_kernel(self) -> tf.Tensor:
-        """The kernel as it will be in the int8 file, in float."""
-        return fake_quantize_weights(ops.convert_to_tensor(self.layer.kernel), self.scale_axes)
+    def rounded_weights(self) -> list[tuple[keras.Variable, tf.Tensor]]:
+        """The weights, each with what it will be in the file, in float."""
+        variables = [attrgetter(name)(self.layer) for name in self.weight_names]
+        return [
+            (
+                variable,
+                round_to_float16(ops.convert_to_tensor(variable))
+                if self.scale_axes is None
+                else fake_quantize_weights(ops.convert_to_tensor(variable), self.scale_axes),
+            )
+            for variable in variables
+        ]
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The layer's own."""
@@ -170,12 +281,26 @@ class QuantizeAware(keras.layers.Wrapper):
 
     def get_config(self) -> dict[str, Any]:
         """What the layer is rebuilt from."""
-        return {**super().get_config(), "scale_axes": self.scale_axes}
+        return {**super().get_config(), "scale_axes": self.scale_axes, "weights": self.weight_names}
 
 
 @keras.saving.register_keras_serializable(package="tfopt")
 class NamedOutput(keras.layers.Layer):
-    """Passes an output on under the name it has in the float model, so that losses and clients find it."""
+    """Passes an output on under the name it has in the float model, so that losses and clients find it.
+
+    It also keeps how the model was quantized, so that a saved model still knows.
+
+    Args:
+        config: the fields of the model's `QuantizationConfig`.
+        exceptions: those of the layers that have another one, by name.
+    """
+
+    def __init__(
+        self, config: dict[str, Any] | None = None, exceptions: dict[str, dict[str, Any]] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.config = dict(config or {})
+        self.exceptions = dict(exceptions or {})
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Returns `x`."""
@@ -184,3 +309,7 @@ class NamedOutput(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The input's own."""
         return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """What the layer is rebuilt from."""
+        return {**super().get_config(), "config": self.config, "exceptions": self.exceptions}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import keras
 
+from tfopt.errors import ConfigError
 from tfopt.quantization.rules import Output, Rule, rule_for
-from tfopt.surgery.graph import Graph, Value, unique_name
+from tfopt.recipe import QuantizationConfig
+from tfopt.surgery.graph import Call, Graph, Value, unique_name
 
-__all__ = ["CoverageRow", "Plan", "SharedRange", "plan_quantization"]
+__all__ = ["CoverageRow", "Plan", "RoundedWeights", "SharedRange", "plan_quantization"]
 
 
 @dataclass(frozen=True)
@@ -19,29 +22,51 @@ class CoverageRow:
     Args:
         layer: the layer's name.
         kind: its class.
-        quantized: whether it computes on int8.
+        arithmetic: what it computes on: "int8", "int16" or "float".
         remark: how it is quantized, or why it stays in float.
+        unsupported: whether it stays in float although its mode asks for integers.
     """
 
     layer: str
     kind: str
-    quantized: bool
+    arithmetic: str
     remark: str
+    unsupported: bool = False
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the layer computes on integers."""
+        return self.arithmetic != "float"
 
 
 @dataclass(frozen=True, eq=False)
 class SharedRange:
-    """Tensors that lie on one int8 grid; most ranges have one member.
+    """Tensors that lie on one integer grid; most ranges have one member.
 
     Args:
         name: the first member's, different for each range.
         members: the tensors that are rounded to it, in order.
         fixed: the range, where TFLite fixes it.
+        bits: 8 or 16.
     """
 
     name: str
     members: tuple[Value, ...]
     fixed: tuple[float, float] | None
+    bits: int = 8
+
+
+@dataclass(frozen=True)
+class RoundedWeights:
+    """How the weights of a layer are rounded.
+
+    Args:
+        attributes: of the layer, that hold them.
+        scale_axes: the axes that share one int8 scale; None for float16.
+    """
+
+    attributes: tuple[str, ...]
+    scale_axes: tuple[int, ...] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,42 +75,63 @@ class Plan:
 
     Args:
         ranges: for each tensor that is rounded, the range it is rounded to.
-        scale_axes: for each layer whose kernel is rounded (by its id), the kernel axes that share one scale.
+        weights: for each layer whose weights are rounded (by its id), how.
         coverage: one row per layer.
     """
 
     ranges: dict[Value, SharedRange]
-    scale_axes: dict[int, tuple[int, ...]]
+    weights: dict[int, RoundedWeights]
     coverage: tuple[CoverageRow, ...]
 
 
-def plan_quantization(graph: Graph) -> Plan:
+def plan_quantization(
+    graph: Graph,
+    config: QuantizationConfig | None = None,
+    exceptions: Mapping[str, QuantizationConfig] | None = None,
+) -> Plan:
     """Decides, by `rules`, where a graph of elementary layers is rounded.
 
-    A tensor is rounded where the int8 network stores it. So nothing is rounded between layers that the
+    A tensor is rounded where the integer network stores it. So nothing is rounded between layers that the
     converter fuses (convolution, batch norm, ReLU), and tensors that TFLite keeps on one grid share a range.
+
+    Args:
+        graph: the graph.
+        config: how its layers compute; int8 by default.
+        exceptions: the layers that compute otherwise, by name.
+
+    Raises:
+        ConfigError: if some layers are int8 and others int16.
     """
+    config = config or QuantizationConfig()
+    exceptions = exceptions or {}
+    bits = _activation_bits(config, exceptions)
     names = dict(zip(keras.tree.flatten(graph.inputs), graph.input_names, strict=True))
-    rounded = [value for value in names if "float" in value.dtype]
+    rounded: set[Value] = set()  # what integer operators write
+    from_float = set(names)
+    read_by_integers: set[Value] = set()
     open_to: dict[Value, frozenset[str]] = {}  # what the converter would still fuse into the value's producer
     owner: dict[Value, str] = {}  # the layer that a fused layer becomes part of
     same_grid = _Groups()
     on_input_grid: set[Value] = set()
-    scale_axes: dict[int, tuple[int, ...]] = {}
+    weights: dict[int, RoundedWeights] = {}
     rows: dict[str, CoverageRow] = {}
     uses: dict[str, int] = {}
 
     for call in graph.calls:
         rule = rule_for(call.operation, len(call.inputs[0].shape))
+        mode = exceptions.get(call.name, config)
         uses[call.name] = uses.get(call.name, 0) + 1
         use = call.name if uses[call.name] == 1 else f"{call.name}_{uses[call.name]}"
         names.update(
             {value: f"{use}_{index}" if index else use for index, value in enumerate(keras.tree.flatten(call.outputs))}
         )
-        if isinstance(rule, str):
-            rounded += [value for value in keras.tree.flatten(call.outputs) if "float" in value.dtype]
-            rows[call.name] = CoverageRow(call.name, type(call.operation).__name__, False, rule)
+        if isinstance(rule, Rule) and rule.scale_axes is not None and mode.weight_type is not None:
+            weights[id(call.operation)] = _rounded_weights(call, rule, mode, config)
+        if isinstance(rule, str) or rule.in_float is not None or mode.activation_bits is None:
+            from_float.update(keras.tree.flatten(call.outputs))
+            rows.setdefault(call.name, _float_row(call, rule, mode))
             continue
+        read_by_integers.update(call.inputs)
         output = call.output
         source = call.inputs[0]
         fused = rule.absorbed_as in open_to.get(source, frozenset()) and _is_only_use(graph, source)
@@ -105,33 +151,69 @@ def plan_quantization(graph: Graph) -> Plan:
                 same_grid.join(output, call.inputs)
                 on_input_grid.add(output)
             case Output.FIXED:
-                same_grid.fix(output, rule.fixed_range)
+                # TFLite fixes the int16 grids of softmax, sigmoid and tanh at 1/32768.
+                same_grid.fix(output, rule.fixed_range if bits == 8 else (-1.0, 32767 / 32768))
         if kind is not Output.SAME:
-            rounded.append(output)
-        if rule.scale_axes is not None:
-            scale_axes[id(call.operation)] = rule.scale_axes
-        remark = f"fused into {owner[output]}" if fused else _remark(rule, kind)
-        rows.setdefault(call.name, CoverageRow(call.name, type(call.operation).__name__, True, remark))
+            rounded.add(output)
+        remark = f"fused into {owner[output]}" if fused else _remark(rule, kind, mode)
+        rows.setdefault(
+            call.name, CoverageRow(call.name, type(call.operation).__name__, f"int{mode.activation_bits}", remark)
+        )
 
+    if config.activation_bits is not None:  # the file takes and gives integers
+        read_by_integers.update(keras.tree.flatten((graph.inputs, graph.outputs)))
     members: dict[Value, list[Value]] = {}
-    for value in rounded:
-        members.setdefault(same_grid.representative(value), []).append(value)
+    for value in names:
+        if "float" in value.dtype and (value in rounded or value in from_float & read_by_integers):
+            members.setdefault(same_grid.representative(value), []).append(value)
     ranges: dict[Value, SharedRange] = {}
     taken: set[str] = set()
     for representative, values in members.items():
-        shared = SharedRange(unique_name(names[values[0]], taken), tuple(values), same_grid.fixed.get(representative))
+        name = unique_name(names[values[0]], taken)
+        shared = SharedRange(name, tuple(values), same_grid.fixed.get(representative), bits)
         ranges.update(dict.fromkeys(values, shared))
-    return Plan(ranges, scale_axes, tuple(rows.values()))
+    return Plan(ranges, weights, tuple(rows.values()))
+
+
+def _activation_bits(config: QuantizationConfig, exceptions: Mapping[str, QuantizationConfig]) -> int:
+    widths = {mode.activation_bits for mode in (config, *exceptions.values())} - {None}
+    if len(widths) > 1:
+        raise ConfigError(
+            "quantize_aware: layers= cannot mix int8 and int16x8 in one model: no TFLite operator reads one and writes "
+            "the other, and the converter merges the two grids at the border. Keep the layers in float "
+            "(mode 'none'), or take int16x8 for the whole model."
+        )
+    return next(iter(widths), 8) or 8
+
+
+def _rounded_weights(call: Call, rule: Rule, mode: QuantizationConfig, config: QuantizationConfig) -> RoundedWeights:
+    if mode.weight_type == "float16":
+        return RoundedWeights(rule.weights, None)
+    scale_axes = rule.scale_axes
+    if not config.per_channel_dense and isinstance(call.operation, (keras.layers.Dense, keras.layers.EinsumDense)):
+        scale_axes = tuple(range(len(call.operation.kernel.shape)))
+    return RoundedWeights(rule.weights, scale_axes)
 
 
 def _is_only_use(graph: Graph, value: Value) -> bool:
     return len(graph.consumers[value]) == 1 and not graph.is_output(value)
 
 
-def _remark(rule: Rule, kind: Output) -> str:
+def _remark(rule: Rule, kind: Output, mode: QuantizationConfig) -> str:
     if rule.scale_axes is not None:
-        return "int8 weights per output channel, int8 output"
-    return f"int8; output has {kind.value}"
+        return f"int8 weights per output channel, int{mode.activation_bits} output"
+    return f"int{mode.activation_bits}; output has {kind.value}"
+
+
+def _float_row(call: Call, rule: Rule | str, mode: QuantizationConfig) -> CoverageRow:
+    has_weights = isinstance(rule, Rule) and rule.scale_axes is not None and mode.weight_type is not None
+    remarks = [f"{mode.weight_type} weights"] if has_weights else []
+    asked = mode.activation_bits is None
+    if asked:
+        remarks.append(f"mode {mode.mode}")
+    else:
+        remarks.append(rule if isinstance(rule, str) else str(rule.in_float))
+    return CoverageRow(call.name, type(call.operation).__name__, "float", "; ".join(remarks), unsupported=not asked)
 
 
 class _Groups:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from tfopt.data import Samples, check_samples
-from tfopt.errors import ModelError
-from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, NamedOutput, QuantizeAware
+from tfopt.errors import ConfigError, ModelError
+from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, LearnedFakeQuantize, NamedOutput, QuantizeAware
 from tfopt.quantization.plan import SharedRange, plan_quantization
 from tfopt.quantization.ranges import calibrate
+from tfopt.recipe import Quantization, QuantizationConfig
 from tfopt.surgery.elementary import as_elementary
-from tfopt.surgery.graph import Call, Copier, Value, copy_call, read_graph, rebuild, unique_name
+from tfopt.surgery.graph import Call, Copier, Graph, Value, copy_call, read_graph, rebuild, unique_name
 from tfopt.surgery.model import check_model
 
 __all__ = ["is_quantize_aware", "quantize_aware"]
@@ -24,6 +26,8 @@ def quantize_aware(
     *,
     calibration: Samples | None = None,
     calibration_samples: int = 256,
+    config: QuantizationConfig | Quantization | None = None,
+    layers: Mapping[str, QuantizationConfig | Quantization] | None = None,
     strict: bool = False,
 ) -> keras.Model:
     """Returns a model that computes as its int8 .tflite will, and that `fit` can train.
@@ -41,12 +45,17 @@ def quantize_aware(
             or mapping of arrays for several inputs, or a tf.data.Dataset of batches. Without it the first
             training batch sets the ranges, and until then each batch is rounded to its own.
         calibration_samples: at most this many of them are used, evenly spaced.
+        config: how the model computes, a `QuantizationConfig` or the name of its mode; "int8" by default.
+        layers: the layers that compute otherwise: from a regular expression that a layer's whole name matches to a
+            config or a mode. "none" keeps a layer in float. Where several match, the first counts.
         strict: whether a layer that must stay float is an error. Otherwise `coverage(model)` names it.
 
     Raises:
         ModelError: if the model is not a built Keras 3 model, is subclassed, already quantize-aware, has NaN
             weights, or under `strict` has a layer without an int8 rule.
         DataError: if the calibration data is empty, not finite, or does not fit the model's inputs.
+        ConfigError: if a config is not one, an expression of `layers` matches no layer, int8 and int16x8 are
+            mixed, or ranges are to be learned or searched without calibration.
 
     Example:
         >>> import numpy as np
@@ -56,9 +65,9 @@ def quantize_aware(
         >>> aware.compile("sgd", "sparse_categorical_crossentropy")
         >>> history = aware.fit(np.ones((8, 4)), np.zeros(8), verbose=0)
         >>> print(coverage(aware))
-        layer              kind     int8  remark
-        scores             Dense    yes   int8 weights per output channel, int8 output
-        scores_activation  Softmax  yes   int8; output has a range that TFLite fixes
+        layer              kind     computes  remark
+        scores             Dense    int8      int8 weights per output channel, int8 output
+        scores_activation  Softmax  int8      int8; output has a range that TFLite fixes
 
     References:
         Jacob et al. 2018, arXiv:1712.05877; Krishnamoorthi 2018, arXiv:1806.08342.
@@ -68,14 +77,21 @@ def quantize_aware(
         raise ModelError(
             f"quantize_aware: the model '{model.name}' is already quantize-aware. Train it, or export it as it is."
         )
+    settings = QuantizationConfig.of(config or "int8")
     samples = None
     if calibration is not None:
         samples = check_samples(calibration, model.inputs, limit=calibration_samples)
+    elif settings.activation_bits and (settings.learn_ranges or settings.ranges != "min_max"):
+        raise ConfigError(
+            "quantize_aware: ranges that are learned, or searched by "
+            f"'{settings.ranges}', start from calibration=..., a few hundred typical samples. Received: None."
+        )
     graph = read_graph(as_elementary(model))
-    plan = plan_quantization(graph)
-    in_float = [row for row in plan.coverage if not row.quantized]
-    if strict and in_float:
-        reasons = "; ".join(f"'{row.layer}' ({row.kind}): {row.remark}" for row in in_float)
+    exceptions = _exceptions(layers or {}, model, graph)
+    plan = plan_quantization(graph, settings, exceptions)
+    unsupported = [row for row in plan.coverage if row.unsupported]
+    if strict and unsupported:
+        reasons = "; ".join(f"'{row.layer}' ({row.kind}): {row.remark}" for row in unsupported)
         raise ModelError(f"quantize_aware: strict=True, and these layers must stay float: {reasons}.")
     names: dict[Value, str] = {}
     taken = {*graph.input_names}
@@ -84,44 +100,80 @@ def quantize_aware(
             names[value] = unique_name(name, taken)
     roundings: dict[str, keras.Layer] = {}
     wrappers: dict[int, keras.Layer] = {}
+    record = {
+        "config": settings.model_dump(),
+        "exceptions": {name: exception.model_dump() for name, exception in exceptions.items()},
+    }
 
     def round_value(value: Value, tensor: Any) -> Any:
         shared = plan.ranges.get(value)
         if shared is not None:
-            rounding = roundings.setdefault(shared.name, _rounding(shared, value.dtype))
-            place = {"member": shared.members.index(value)} if isinstance(rounding, FakeQuantize) else {}
-            tensor = rounding(tensor, **place)
-        return NamedOutput(name=names[value], dtype=value.dtype)(tensor) if value in names else tensor
+            rounding = roundings.setdefault(shared.name, _rounding(shared, value.dtype, settings))
+            fixed = isinstance(rounding, FixedFakeQuantize)
+            tensor = rounding(tensor, **({} if fixed else {"member": shared.members.index(value)}))
+        return NamedOutput(**record, name=names[value], dtype=value.dtype)(tensor) if value in names else tensor
 
     def wrap(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
         layer = call.operation
-        if id(layer) not in plan.scale_axes:
+        if id(layer) not in plan.weights:
             if call.name in names.values():  # the rounded output bears the name
                 copy(layer, name=f"{call.name}_unrounded")
             return copy_call(call, copy, args, kwargs)
         if id(layer) not in wrappers:
+            rounded = plan.weights[id(layer)]
             wrappers[id(layer)] = QuantizeAware(
-                copy(layer), plan.scale_axes[id(layer)], name=f"{call.name}_int8", dtype=layer.dtype_policy
+                copy(layer), rounded.scale_axes, rounded.attributes, name=f"{call.name}_int8", dtype=layer.dtype_policy
             )
         return wrappers[id(layer)](*args, **kwargs)
 
     aware = rebuild(graph, on_call=wrap, on_value=round_value)
     if samples is not None:
-        calibrate(aware, samples)
+        calibrate(aware, samples, method=settings.ranges)
     return aware
 
 
 def is_quantize_aware(model: keras.Model) -> bool:
     """Whether `quantize_aware` made the model."""
-    return any(isinstance(layer, (QuantizeAware, FakeQuantize)) for layer in model.layers)
+    return any(isinstance(layer, NamedOutput) for layer in model.layers)
+
+
+def _exceptions(
+    layers: Mapping[str, QuantizationConfig | Quantization], model: keras.Model, graph: Graph
+) -> dict[str, QuantizationConfig]:
+    """For each elementary layer that a pattern means, by the name of the layer it comes from, its config."""
+    originals = {call.name for call in read_graph(model).calls}
+    origins = {call.name: _origin(call.name, originals) for call in graph.calls}
+    exceptions: dict[str, QuantizationConfig] = {}
+    for pattern, config in layers.items():
+        try:
+            matched = [name for name, origin in origins.items() if re.fullmatch(pattern, origin)]
+        except re.error as error:
+            raise ConfigError(
+                f"quantize_aware: the keys of layers= must be regular expressions. Received: {pattern!r} ({error}). "
+                "Escape special characters with re.escape."
+            ) from None
+        if not matched:
+            raise ConfigError(
+                f"quantize_aware: layers={pattern!r} matches no layer of '{model.name}'. "
+                f"Its layers: {', '.join(sorted(originals))}."
+            )
+        for name in matched:
+            exceptions.setdefault(name, QuantizationConfig.of(config))
+    return exceptions
+
+
+def _origin(name: str, originals: set[str]) -> str:
+    """The layer that an elementary layer comes from: "scores_activation" is part of "scores"."""
+    return max((o for o in originals if name == o or name.startswith(f"{o}_")), key=len, default=name)
 
 
 def _output_layer_names(model: keras.Model) -> list[str]:
     return [model.layers[-1].name] if isinstance(model, keras.Sequential) else model.output_names
 
 
-def _rounding(shared: SharedRange, dtype: str) -> keras.Layer:
+def _rounding(shared: SharedRange, dtype: str, config: QuantizationConfig) -> keras.Layer:
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{shared.name}_range")  # an input may be called what TensorFlow refuses
     if shared.fixed is not None:
-        return FixedFakeQuantize(*shared.fixed, name=name, dtype=dtype)
-    return FakeQuantize(len(shared.members), name=name, dtype=dtype)
+        return FixedFakeQuantize(*shared.fixed, bits=shared.bits, name=name, dtype=dtype)
+    kind = LearnedFakeQuantize if config.learn_ranges else FakeQuantize
+    return kind(len(shared.members), bits=shared.bits, name=name, dtype=dtype)

@@ -7,13 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfopt.quantization.layers import FakeQuantize
+from tfopt.quantization.layers import FakeQuantize, LearnedFakeQuantize
 from tfopt.surgery.graph import Call, Copier, copy_call, read_graph, rebuild
 
 __all__ = ["calibrate"]
 
 
-def calibrate(model: keras.Model, samples: list[np.ndarray], *, batch_size: int = 32) -> None:
+def calibrate(model: keras.Model, samples: list[np.ndarray], *, method: str = "min_max", batch_size: int = 32) -> None:
     """Sets every range of a quantize-aware model to the smallest and largest value that samples reach.
 
     The activations run in float meanwhile, so that one layer's rounding does not narrow the next one's range.
@@ -23,11 +23,11 @@ def calibrate(model: keras.Model, samples: list[np.ndarray], *, batch_size: int 
         samples: one checked array of shape `(n, ...)` per input.
         batch_size: samples per forward pass.
     """
-    observed: list[tuple[FakeQuantize, int]] = []
+    observed: list[tuple[FakeQuantize | LearnedFakeQuantize, int]] = []
     extremes: list[Any] = []
 
     def observe(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
-        if not isinstance(call.operation, FakeQuantize):
+        if not isinstance(call.operation, (FakeQuantize, LearnedFakeQuantize)):
             return copy_call(call, copy, args, kwargs)
         observed.append((call.operation, kwargs["member"]))
         extremes.append([keras.ops.min(args[0]), keras.ops.max(args[0])])

@@ -36,6 +36,8 @@ class Rule:
         absorbs: what may follow without being rounded in between, since the converter fuses it:
             any of "batch_norm" and "relu".
         absorbed_as: as what the layer itself may be fused; else None.
+        weights: the attributes (dotted, for a part of the layer) that hold the weights which `scale_axes` is about.
+        in_float: why the layer computes in float although its weights are rounded; else None.
     """
 
     output: Output
@@ -43,6 +45,8 @@ class Rule:
     fixed_range: tuple[float, float] | None = None
     absorbs: frozenset[str] = frozenset()
     absorbed_as: str | None = None
+    weights: tuple[str, ...] = ("kernel",)
+    in_float: str | None = None
 
 
 RELU_FOLLOWS = frozenset({"relu"})

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfopt.errors import ModelError
-from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, NamedOutput, QuantizeAware
+from tfopt.quantization.layers import (
+    FakeQuantize,
+    FixedFakeQuantize,
+    LearnedFakeQuantize,
+    NamedOutput,
+    QuantizeAware,
+)
 from tfopt.quantization.spec import activation_grid
+from tfopt.recipe import QuantizationConfig
 from tfopt.surgery.affine import affine_as_depthwise
 from tfopt.surgery.graph import Call, Copier, copy_call, read_graph, rebuild
 
-__all__ = ["freeze", "strip"]
+__all__ = ["freeze", "settings_of", "strip"]
 
 
 def strip(model: keras.Model) -> keras.Model:
@@ -26,12 +34,16 @@ def strip(model: keras.Model) -> keras.Model:
         ['hidden']
     """
 
+    outputs = {layer.name for layer in model.layers if isinstance(layer, NamedOutput)}
+
     def unwrap(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
         match call.operation:
-            case FakeQuantize() | FixedFakeQuantize() | NamedOutput():
+            case FakeQuantize() | LearnedFakeQuantize() | FixedFakeQuantize() | NamedOutput():
                 return args[0]
             case QuantizeAware():
                 return copy(call.operation.layer)(*args, **kwargs)
+        if call.name.removesuffix("_unrounded") in outputs:  # the name that the rounded output bore
+            copy(call.operation, name=call.name.removesuffix("_unrounded"))
         return copy_call(call, copy, args, kwargs)
 
     return rebuild(read_graph(model), on_call=unwrap)
@@ -47,24 +59,27 @@ def freeze(model: keras.Model) -> keras.Model:
     Raises:
         ModelError: if a range was never observed.
     """
-    kernels: list[tuple[keras.Layer, np.ndarray]] = []
+    weights: list[tuple[keras.Variable, np.ndarray]] = []
     graph = read_graph(model)
     folded = {call.output for call in graph.calls if isinstance(call.operation, QuantizeAware)}
 
     def fix(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
         match call.operation:
-            case FakeQuantize() as layer:
-                if not np.all(layer.batches):
+            case FakeQuantize() | LearnedFakeQuantize() as layer:
+                if not layer.is_known:
                     raise ModelError(
                         f"The range '{call.name}' of the model was never observed, so it has no int8 grid yet. "
                         "Pass calibration=... to quantize_aware, or train the model first."
                     )
-                grid = activation_grid(*(float(end) for end in layer.range()))
-                return FixedFakeQuantize(grid.minimum, grid.maximum, name=f"{call.name}_{kwargs['member']}")(args[0])
+                grid = activation_grid(*(float(end) for end in layer.range()), layer.bits)
+                name = f"{call.name}_{kwargs['member']}"
+                return FixedFakeQuantize(grid.minimum, grid.maximum, layer.bits, name=name)(args[0])
             case QuantizeAware() as wrapper:
                 layer = copy(wrapper.layer)
                 outputs = layer(*args, **kwargs)
-                kernels.append((layer, np.asarray(wrapper.rounded_kernel())))
+                rounded = [np.asarray(values) for _, values in wrapper.rounded_weights()]
+                copies = [attrgetter(name)(layer) for name in wrapper.weight_names]
+                weights.extend(zip(copies, rounded, strict=True))
                 return outputs
             case NamedOutput():
                 return args[0]
@@ -75,6 +90,20 @@ def freeze(model: keras.Model) -> keras.Model:
         return copy_call(call, copy, args, kwargs)
 
     frozen = rebuild(graph, on_call=fix)
-    for layer, kernel in kernels:
-        layer.kernel.assign(kernel)
+    for variable, values in weights:
+        variable.assign(values)
     return frozen
+
+
+def settings_of(model: keras.Model) -> tuple[QuantizationConfig, dict[str, QuantizationConfig]]:
+    """How a quantize-aware model computes, and which of its layers otherwise; int8 for a float model.
+
+    Example:
+        >>> from tfopt.quantization import quantize_aware
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="hidden")])
+        >>> settings_of(quantize_aware(model, config="int16x8"))[0].mode
+        'int16x8'
+    """
+    output = next((layer for layer in model.layers if isinstance(layer, NamedOutput)), NamedOutput())
+    exceptions = {name: QuantizationConfig.of(fields) for name, fields in output.exceptions.items()}
+    return QuantizationConfig.of(output.config), exceptions
