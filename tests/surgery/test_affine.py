@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from tfopt.errors import ModelError
 from tfopt.surgery.affine import affine_as_depthwise, scale_and_offset
 
 
@@ -59,3 +60,15 @@ def test_rescaling_and_normalization_as_a_depthwise_convolution(layer):
     model = keras.Model(x, affine_as_depthwise(layer, x))
     data = np.random.default_rng(1).normal(size=(8, 4, 6, 3)).astype(np.float32)
     np.testing.assert_allclose(model(data), layer(data), rtol=1e-4, atol=1e-5)
+
+
+def test_of_a_number_of_steps_that_is_unknown_too():
+    layer, x = batch_norm((7, 5)), keras.Input((None, 5))
+    model = keras.Model(x, affine_as_depthwise(layer, x))
+    data = np.random.default_rng(1).normal(size=(2, 7, 5)).astype(np.float32)
+    np.testing.assert_allclose(model(data), layer(data, training=False), rtol=1e-4, atol=1e-5)
+
+
+def test_values_that_broadcast_to_more_channels_are_refused():
+    with pytest.raises(ModelError, match="one for each of its input's 1 channels"):
+        scale_and_offset(layers.Rescaling([1.0, 2.0, 3.0]), 1)

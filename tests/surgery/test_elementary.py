@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tfopt.surgery.elementary import as_elementary, split_operators, split_separable_convolutions
+from tfopt.surgery.elementary import as_elementary
 
 
 def same_outputs(model, rewritten):
@@ -21,15 +21,15 @@ def same_outputs(model, rewritten):
         (lambda x: x * np.array([1.0, 2.0, 3.0], np.float32), layers.Rescaling),
         (lambda x: x / 4.0, layers.Rescaling),
         (lambda x: x + x, layers.Add),
-        (lambda x: x * keras.ops.relu(x), layers.Multiply),
-        (lambda x: keras.ops.relu(x) - x, layers.Subtract),
+        (lambda x: x * keras.ops.sigmoid(x), layers.Multiply),
+        (lambda x: keras.ops.sigmoid(x) - x, layers.Subtract),
     ],
     ids=["add", "from number", "subtract", "per channel", "divide", "tensors", "product", "difference"],
 )
 def test_operators_become_layers(expression, kind):
     x = keras.Input((5, 3))
     model = keras.Model(x, expression(x))
-    rewritten = split_operators(model)
+    rewritten = as_elementary(model)
     assert isinstance(rewritten.operations[-1], kind)
     same_outputs(model, rewritten)
 
@@ -48,7 +48,7 @@ def test_operators_become_layers(expression, kind):
 def test_what_is_no_layer_stays(expression):
     x = keras.Input((5, 3))
     model = keras.Model(x, expression(x))
-    rewritten = split_operators(model)
+    rewritten = as_elementary(model)
     assert [type(operation) for operation in rewritten.operations] == [type(o) for o in model.operations]
     same_outputs(model, rewritten)
 
@@ -66,8 +66,10 @@ def test_separable_convolutions_become_two(layer, shape):
     layer.name = "sep"
     x = keras.Input(shape)
     model = keras.Model(x, layer(layer(x)) if layer.filters == shape[-1] else layer(x))
-    rewritten = split_separable_convolutions(model)
-    assert [part.name for part in rewritten.layers][1:] == ["sep_depthwise", "sep"]
+    rewritten = as_elementary(model)
+    assert [part.name for part in rewritten.layers][1:] == ["sep_depthwise", "sep", "sep_activation"][
+        : 2 + (layer.activation is not keras.activations.linear)
+    ]
     same_outputs(model, rewritten)
 
 
@@ -76,7 +78,7 @@ def test_a_separable_convolution_keeps_its_regularizers_and_flags():
     layer = layers.SeparableConv2D(3, 3, depthwise_regularizer="l2", pointwise_regularizer="l1", padding="same")
     model = keras.Model(x, layer(layer(x)))
     layer.trainable = False
-    rewritten = split_separable_convolutions(model)
+    rewritten = as_elementary(model)
     assert len(rewritten.layers) == 3  # shared before, shared after
     assert not rewritten.trainable_weights
     same_outputs(model, rewritten)
@@ -89,3 +91,76 @@ def test_hard_sigmoid_is_made_of_three_layers():
     names = [layer.name for layer in rewritten.layers][1:]
     assert names == ["gate", "gate_activation_shift", "gate_activation_relu6", "gate_activation"]
     same_outputs(model, rewritten)
+
+
+def test_a_model_of_elementary_layers_is_returned_as_it_is():
+    x = keras.Input((8, 8, 3))
+    model = keras.Model(x, layers.Add()([layers.BatchNormalization()(layers.Conv2D(3, 1)(x)), x]))
+    assert as_elementary(model) is model
+
+
+def kinds(model):
+    return [type(operation).__name__ for operation in model.operations if not isinstance(operation, layers.InputLayer)]
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        (lambda x: -x, ["Rescaling"]),
+        (lambda x: x**2, ["Multiply"]),
+        (lambda x: keras.ops.square(x), ["Multiply"]),
+        (lambda x: keras.ops.maximum(x, 0), ["ReLU"]),
+        (lambda x: keras.ops.relu(x), ["ReLU"]),
+        (lambda x: keras.ops.clip(x, 0, 6), ["ReLU"]),
+        (lambda x: keras.ops.sqrt(keras.ops.relu6(x)), ["ReLU", "PositiveFunction"]),
+        (lambda x: keras.ops.matmul(x, np.ones((3, 2), np.float32)), ["Dense"]),
+        (lambda x: keras.ops.softmax(x, axis=1), ["Permute", "Softmax", "Permute"]),
+        (lambda x: layers.Softmax(axis=1)(x), ["Permute", "Softmax", "Permute"]),
+        (lambda x: layers.Average()([x, x * 2.0, x * 3.0]), ["Rescaling", "Add", "Rescaling", "Add", "Rescaling"]),
+        (lambda x: layers.Multiply()([x, x, x]), ["Multiply", "Multiply"]),
+        (lambda x: keras.ops.maximum(x, x[:, :1]), ["GetItem", "Maximum"]),
+        (lambda x: x**3, ["Power"]),
+        (lambda x: keras.ops.clip(x, -1, 1), ["Clip"]),
+    ],
+)
+def test_operations_become_the_layers_that_do_the_same(expression, expected):
+    x = keras.Input((5, 3))
+    model = keras.Model(x, expression(x))
+    rewritten = as_elementary(model)
+    assert kinds(rewritten) == expected
+    same_outputs(model, rewritten)
+
+
+def test_the_product_with_a_constant_has_no_trainable_weight():
+    x = keras.Input((5, 3))
+    model = keras.Model(x, keras.ops.matmul(x, np.ones((3, 2), np.float32)))
+    assert not as_elementary(model).trainable_weights
+
+
+def test_operations_get_names_that_are_free():
+    x = keras.Input((5, 3))
+    y = layers.Dense(3, name="norm_mean")(x)
+    y = layers.LayerNormalization(name="norm")(y)
+    model = keras.Model(x, layers.Dense(2, name="norm_variance")(y))
+    rewritten = as_elementary(model)
+    names = [operation.name for operation in rewritten.operations]
+    assert len(set(names)) == len(names)
+    assert {"norm_mean", "norm_mean_1", "norm_variance", "norm_variance_1", "norm"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    "masking", [layers.Masking(), layers.Embedding(9, 4, mask_zero=True)], ids=["values", "tokens"]
+)
+def test_where_masks_flow_what_would_lose_them_stays(masking):
+    x = keras.Input((5, 4) if isinstance(masking, layers.Masking) else (5,))
+    y = layers.LayerNormalization(name="norm")(masking(x))
+    y = layers.Dense(4, activation="relu")(y)
+    y = layers.LSTM(4)(y)
+    model = keras.Model(x, layers.LayerNormalization(name="after")(y))
+    rewritten = as_elementary(model)
+    assert isinstance(rewritten.get_layer("norm"), layers.LayerNormalization)
+    assert isinstance(rewritten.get_layer("after"), layers.DepthwiseConv1D)
+    assert any(isinstance(layer, layers.ReLU) for layer in rewritten.layers)
+    data = np.random.default_rng(0).integers(0, 2, (6, *x.shape[1:])).astype(np.float32)
+    data[:, 3:] = 0
+    np.testing.assert_allclose(rewritten(data), model(data), rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Splitting fused activations: `Dense(activation="softmax")` becomes `Dense` and `Softmax`."""
+"""Activations as layers of their own, each an operator of TFLite or made of some."""
 
 from __future__ import annotations
 
@@ -6,51 +6,37 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras import ops
 
-from tfopt.surgery.graph import Call, Copier, copy_call, read_graph, rebuild, unique_name
+from tfopt.surgery.graph import Call, Copier
+from tfopt.surgery.positive import PositiveFunction
+from tfopt.surgery.rewriting import Rewriting
 
-__all__ = ["split_activations"]
+__all__ = ["apply_activation", "apply_elu", "has_own_activation", "split_activation", "split_elu"]
+
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017, arXiv:1706.02515
 
 
-def split_activations(model: keras.Model) -> keras.Model:
-    """Gives every activation a layer of its own, so that each tensor of the model can be seen and quantized.
+def split_activation(
+    call: Call, copy: Copier, args: tuple[Any, ...], kwargs: dict[str, Any], rewriting: Rewriting
+) -> Any:
+    """Gives a fused activation a layer of its own (`Dense(activation="relu")` becomes `Dense` and `ReLU`).
 
-    The new layer is called `NAME_activation`; the outputs stay the same. A hard sigmoid becomes the addition, ReLU6
-    and multiplication it consists of.
-
-    Example:
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "relu", name="hidden")])
-        >>> [layer.name for layer in split_activations(model).layers][1:]
-        ['hidden', 'hidden_activation']
+    The new layer is called `NAME_activation`.
     """
-    graph = read_graph(model)
-    taken = {*graph.input_names, *(call.name for call in graph.calls)}
-    activations: dict[int, list[keras.Layer]] = {}
-
-    def split(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
-        layer = call.operation
-        if not (_has_own_activation(layer) or _is_composite(layer)):
-            return copy_call(call, copy, args, kwargs)
-        if id(layer) not in activations:
-            if isinstance(layer, keras.layers.Activation):
-                activations[id(layer)] = activation_layers(layer.activation, call.name, layer.dtype_policy)
-            else:
-                name = unique_name(f"{call.name}_activation", taken)
-                activations[id(layer)] = activation_layers(layer.activation, name, layer.dtype_policy)
-                copy(layer).activation = keras.activations.linear
-        x = args[0] if isinstance(layer, keras.layers.Activation) else copy(layer)(*args, **kwargs)
-        for activation in activations[id(layer)]:
-            x = activation(x)
-        return x
-
-    return rebuild(graph, on_call=split)
+    layer = call.operation
+    if isinstance(layer, keras.layers.Activation):
+        return apply_activation(layer.activation, args[0], rewriting.name(call), rewriting, layer.dtype_policy)
+    if not has_own_activation(layer):
+        return None
+    without = copy(layer)
+    without.activation = keras.activations.linear
+    name = rewriting.unique(f"{call.name}_activation")
+    return apply_activation(layer.activation, without(*args, **kwargs), name, rewriting, layer.dtype_policy)
 
 
-def _is_composite(operation: keras.Operation) -> bool:
-    return isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.hard_sigmoid
-
-
-def _has_own_activation(operation: keras.Operation) -> bool:
+def has_own_activation(operation: keras.Operation) -> bool:
+    """Whether a layer with a kernel applies an activation after it."""
     # Recurrent layers apply their activation inside the cell: it cannot be split off.
     return (
         isinstance(operation, keras.Layer)
@@ -60,19 +46,75 @@ def _has_own_activation(operation: keras.Operation) -> bool:
     )
 
 
-def activation_layers(activation: Callable[[Any], Any], name: str, dtype: Any = None) -> list[keras.Layer]:
-    """The layers for an activation function, elementary ones where it has them; the last is called `name`."""
+def split_elu(call: Call, copy: Copier, args: tuple[Any, ...], kwargs: dict[str, Any], rewriting: Rewriting) -> Any:
+    """Makes an ELU layer of the operators it consists of."""
+    layer = call.operation
+    return apply_elu(args[0], layer.alpha, rewriting.name(call), rewriting, layer.dtype_policy)
+
+
+def apply_activation(
+    activation: Callable[[Any], Any], x: Any, name: str, rewriting: Rewriting, dtype: Any = None
+) -> Any:
+    """Applies an activation function as layers, elementary ones where it is made of such; the last is called `name`."""
+
+    def part(suffix: str) -> dict[str, Any]:
+        return {"name": rewriting.unique(f"{name}_{suffix}"), "dtype": dtype}
+
+    own = {"name": name, "dtype": dtype}
     match activation:
         case keras.activations.relu:
-            return [keras.layers.ReLU(name=name, dtype=dtype)]
+            return keras.layers.ReLU(**own)(x)
         case keras.activations.relu6:
-            return [keras.layers.ReLU(max_value=6.0, name=name, dtype=dtype)]
+            return keras.layers.ReLU(max_value=6.0, **own)(x)
         case keras.activations.softmax:
-            return [keras.layers.Softmax(name=name, dtype=dtype)]
+            return keras.layers.Softmax(**own)(x)
         case keras.activations.hard_sigmoid:
-            return [
-                keras.layers.Rescaling(1.0, 3.0, name=f"{name}_shift", dtype=dtype),
-                keras.layers.ReLU(max_value=6.0, name=f"{name}_relu6", dtype=dtype),
-                keras.layers.Rescaling(1 / 6, name=name, dtype=dtype),
-            ]
-    return [keras.layers.Activation(activation, name=name, dtype=dtype)]
+            x = keras.layers.Rescaling(1.0, 3.0, **part("shift"))(x)
+            x = keras.layers.ReLU(max_value=6.0, **part("relu6"))(x)
+            return keras.layers.Rescaling(1 / 6, **own)(x)
+        case keras.Layer() if not activation.weights:
+            return type(activation).from_config({**activation.get_config(), **own})(x)
+        case _ if rewriting.masked:
+            return keras.layers.Activation(activation, **own)(x)
+        case keras.activations.elu | keras.activations.celu:
+            return apply_elu(x, 1.0, name, rewriting, dtype)
+        case keras.activations.selu:
+            x = apply_elu(x, SELU_ALPHA, part("elu")["name"], rewriting, dtype)
+            return keras.layers.Rescaling(SELU_SCALE, **own)(x)
+        case keras.activations.softplus:
+            # log(1 + exp(x)), written so that no exponential is above 1
+            distance = rewriting.apply(ops.absolute, x, name=part("distance")["name"])
+            decay = keras.layers.Rescaling(-1.0, **part("negative"))(distance)
+            decay = rewriting.apply(ops.exp, decay, name=part("exponential")["name"])
+            decay = keras.layers.Rescaling(1.0, 1.0, **part("plus_one"))(decay)
+            decay = PositiveFunction("log", **part("logarithm"))(decay)
+            return keras.layers.Add(**own)([keras.layers.ReLU(**part("relu"))(x), decay])
+        case keras.activations.log_sigmoid:
+            x = keras.layers.Rescaling(-1.0, **part("negative"))(x)
+            x = apply_activation(keras.activations.softplus, x, part("softplus")["name"], rewriting, dtype)
+            return keras.layers.Rescaling(-1.0, **own)(x)
+        case keras.activations.mish:
+            gate = apply_activation(keras.activations.softplus, x, part("softplus")["name"], rewriting, dtype)
+            gate = keras.layers.Activation("tanh", **part("tanh"))(gate)
+            return keras.layers.Multiply(**own)([x, gate])
+        case keras.activations.softsign:
+            size = rewriting.apply(ops.absolute, x, name=part("size")["name"])
+            size = keras.layers.Rescaling(1.0, 1.0, **part("plus_one"))(size)
+            inverse = rewriting.apply(ops.reciprocal, size, name=part("reciprocal")["name"])
+            return keras.layers.Multiply(**own)([x, inverse])
+        case keras.activations.tanh_shrink:
+            return keras.layers.Subtract(**own)([x, keras.layers.Activation("tanh", **part("tanh"))(x)])
+    return keras.layers.Activation(activation, **own)(x)
+
+
+def apply_elu(x: Any, alpha: float, name: str, rewriting: Rewriting, dtype: Any = None) -> Any:
+    """Applies max(x, 0) + alpha * (exp(min(x, 0)) - 1) as layers; the last is called `name`."""
+
+    def part(suffix: str) -> str:
+        return rewriting.unique(f"{name}_{suffix}")
+
+    negative = rewriting.apply(lambda x: ops.minimum(x, 0.0), x, name=part("minimum"))
+    negative = rewriting.apply(ops.exp, negative, name=part("exponential"))
+    negative = keras.layers.Rescaling(alpha, -alpha, name=part("minus_one"), dtype=dtype)(negative)
+    positive = keras.layers.ReLU(name=part("relu"), dtype=dtype)(x)
+    return keras.layers.Add(name=name, dtype=dtype)([positive, negative])

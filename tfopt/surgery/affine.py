@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
 import numpy as np
+
+from tfopt.errors import ModelError
 
 __all__ = ["affine_as_depthwise", "scale_and_offset"]
 
@@ -17,6 +18,9 @@ def scale_and_offset(layer: keras.Layer, channels: int) -> tuple[np.ndarray, np.
     Args:
         layer: a BatchNormalization or Normalization over the last axis, or a Rescaling.
         channels: size of the last axis.
+
+    Raises:
+        ModelError: if the layer has neither one value nor one per channel.
     """
     match layer:
         case keras.layers.BatchNormalization():
@@ -34,6 +38,12 @@ def scale_and_offset(layer: keras.Layer, channels: int) -> tuple[np.ndarray, np.
             scale, offset = np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
         case _:
             raise TypeError(f"{type(layer).__name__} is not a multiplication and addition per channel.")
+    if any(values.size not in (1, channels) for values in (scale, offset)):
+        raise ModelError(
+            f"The layer '{layer.name}' must have one value, or one for each of its input's {channels} channels. "
+            f"Received: {scale.size} to multiply by and {offset.size} to add. "
+            "To broadcast to more channels, use keras.layers.Concatenate or keras.ops.repeat first."
+        )
     return tuple(  # type: ignore[return-value]
         np.broadcast_to(values.reshape(-1), (channels,)).astype(np.float32) for values in (scale, offset)
     )
@@ -46,11 +56,11 @@ def affine_as_depthwise(layer: keras.Layer, x: Any) -> Any:
     range is known in between; a depthwise convolution is one operator, whose int8 weights are exact (each
     channel has one weight, which its scale makes ±127).
     """
-    *spatial, channels = x.shape[1:]
+    *spatial, channels = (-1 if size is None else size for size in x.shape[1:])
     depthwise = keras.layers.DepthwiseConv2D(1, name=layer.name)
     planar = len(spatial) == 2
     if not planar:
-        x = keras.layers.Reshape((math.prod(spatial), 1, channels), name=f"{layer.name}_planar")(x)
+        x = keras.layers.Reshape((-1, 1, channels), name=f"{layer.name}_planar")(x)
     x = depthwise(x)
     if not planar:
         x = keras.layers.Reshape((*spatial, channels), name=f"{layer.name}_shape")(x)

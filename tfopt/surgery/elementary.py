@@ -5,130 +5,100 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
+from keras import layers
 
-from tfopt.surgery.activations import split_activations
-from tfopt.surgery.graph import Call, Copier, Value, copy_call, read_graph, rebuild
+from tfopt.surgery.activations import has_own_activation, split_activation, split_elu
+from tfopt.surgery.attention import split_attention
+from tfopt.surgery.graph import Call, Copier, Graph, Value, copy_call, read_graph, rebuild
+from tfopt.surgery.normalizations import (
+    split_group_normalization,
+    split_layer_normalization,
+    split_layer_scale,
+    split_rms_normalization,
+    split_unit_normalization,
+)
+from tfopt.surgery.operators import OPERATIONS, split_average, split_merge, split_operator, split_softmax
+from tfopt.surgery.rewriting import Rewrite, Rewriting
+from tfopt.surgery.separable import split_separable_convolution
+from tfopt.surgery.time_distributed import unroll_time_distributed
 
-__all__ = ["as_elementary", "split_operators", "split_separable_convolutions"]
+__all__ = ["as_elementary"]
+
+_REWRITES: dict[type, Rewrite] = {
+    layers.Activation: split_activation,
+    layers.Average: split_average,
+    layers.ELU: split_elu,
+    layers.GroupNormalization: split_group_normalization,
+    layers.LayerNormalization: split_layer_normalization,
+    layers.MultiHeadAttention: split_attention,
+    layers.RMSNormalization: split_rms_normalization,
+    layers.SeparableConv1D: split_separable_convolution,
+    layers.SeparableConv2D: split_separable_convolution,
+    layers.Softmax: split_softmax,
+    layers.UnitNormalization: split_unit_normalization,
+}
+_TIME_DISTRIBUTED: dict[type, Rewrite] = {layers.TimeDistributed: unroll_time_distributed}
+_OF_PAIRS = {layers.Add, layers.Multiply, layers.Maximum, layers.Minimum}
+_KEEP_MASKS = {split_activation, split_separable_convolution}
 
 
 def as_elementary(model: keras.Model) -> keras.Model:
     """Returns an equal model in which every tensor that an int8 network stores is some layer's output.
 
+    Where Keras masks flow (from a Masking or an Embedding with `mask_zero`), composite layers stay: what they are made
+    of would lose the masks. A model without composite layers is returned as it is.
+
     Example:
         >>> x = keras.Input((8, 8, 3))
-        >>> model = keras.Model(x, keras.layers.SeparableConv2D(4, 3, activation="relu", name="sep")(x) * 2.0)
+        >>> model = keras.Model(x, keras.layers.SeparableConv2D(4, 3, activation="relu", name="sep")(x))
         >>> [layer.name for layer in as_elementary(model).layers][1:]
-        ['sep_depthwise', 'sep', 'sep_activation', 'multiply']
+        ['sep_depthwise', 'sep', 'sep_activation']
     """
-    return split_activations(split_separable_convolutions(split_operators(model)))
+    # Nested models become part of the graph when it is read again, so the layers within a wrapper need a pass before.
+    return _rewrite(_rewrite(model, _TIME_DISTRIBUTED), _REWRITES)
 
 
-def split_operators(model: keras.Model) -> keras.Model:
-    """Turns arithmetic on symbolic tensors (`x + 1`, `x * y`) into the layers that do the same.
+def _rewrite(model: keras.Model, rewrites: dict[type, Rewrite]) -> keras.Model:
+    graph = read_graph(model)
+    chosen = {call: _rewrite_of(call, rewrites) for call in graph.calls}
+    if not any(chosen.values()):
+        return model
+    masked = _masked_tensors(graph)
+    rewriting = Rewriting(graph)
 
-    With a number or a constant per channel it becomes a Rescaling, with another tensor an Add, Subtract or Multiply.
-    """
+    def visit(call: Call, copy: Copier, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        rewrite = chosen[call]
+        rewriting.masked = not masked.isdisjoint(call.inputs)
+        outputs = None
+        if rewrite is not None and (rewrite in _KEEP_MASKS or not rewriting.masked):
+            outputs = rewrite(call, copy, args, kwargs, rewriting)
+        return copy_call(call, copy, args, kwargs) if outputs is None else outputs
 
-    def as_layer(call: Call, copy: Copier, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # The class name is what a .keras file calls the operation.
-        kind = type(call.operation).__name__
-        if isinstance(call.operation, keras.Layer) or kind not in _ARITHMETIC or len(args) != 2:
-            return copy_call(call, copy, args, kwargs)
-        left, right = (isinstance(argument, Value) for argument in call.args)
-        if left and right:
-            layer = _ARITHMETIC[kind]
-            same_rank = len(args[0].shape) == len(args[1].shape)
-            if layer is None or not same_rank:
-                return copy_call(call, copy, args, kwargs)
-            return layer(name=call.name)(list(args))
-        rescaling = _rescaling(kind, args[1] if left else args[0], constant_first=right)
-        tensor = args[0] if left else args[1]
-        if rescaling is None or any(np.size(part) not in (1, tensor.shape[-1]) for part in rescaling):
-            return copy_call(call, copy, args, kwargs)
-        return keras.layers.Rescaling(*rescaling, name=call.name)(tensor)
-
-    return rebuild(read_graph(model), on_call=as_layer)
+    return rebuild(graph, on_call=visit)
 
 
-_ARITHMETIC: dict[str, type[keras.Layer] | None] = {
-    "Add": keras.layers.Add,
-    "Subtract": keras.layers.Subtract,
-    "Multiply": keras.layers.Multiply,
-    "TrueDivide": None,
-    "Divide": None,
-}
+def _rewrite_of(call: Call, rewrites: dict[type, Rewrite]) -> Rewrite | None:
+    operation = call.operation
+    if rewrites is not _REWRITES or type(operation) in rewrites:
+        return rewrites.get(type(operation))
+    kind = type(operation).__name__  # all there is to tell an operation, or a layer of keras.applications, by
+    if not isinstance(operation, keras.Layer):
+        return split_operator if kind in OPERATIONS else None
+    if type(operation) in _OF_PAIRS and len(call.inputs) > 2:
+        return split_merge
+    if kind == "LayerScale" and hasattr(operation, "gamma"):
+        return split_layer_scale
+    return split_activation if has_own_activation(operation) else None
 
 
-def _rescaling(kind: str, constant: Any, *, constant_first: bool) -> tuple[Any, Any] | None:
-    try:
-        values = np.asarray(constant, np.float64)
-    except (TypeError, ValueError):
-        return None
-    if values.size > 1 and values.shape[-1] != values.size:
-        return None  # not one value per channel
-    number: Any = float(values.reshape(())) if values.size == 1 else values.reshape(-1).tolist()
-    match kind:
-        case "Add":
-            return 1.0, number
-        case "Subtract":
-            return (-1.0, number) if constant_first else (1.0, np.negative(number).tolist())
-        case "Multiply":
-            return number, 0.0
-    return None if constant_first else (np.reciprocal(np.asarray(number, np.float64)).tolist(), 0.0)
-
-
-def split_separable_convolutions(model: keras.Model) -> keras.Model:
-    """Turns a SeparableConv into the depthwise and the 1×1 convolution it consists of."""
-    parts: dict[int, tuple[keras.Layer, keras.Layer]] = {}
-
-    def split(call: Call, copy: Copier, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        layer = call.operation
-        match layer:
-            case keras.layers.SeparableConv2D():
-                depthwise_class, pointwise_class = keras.layers.DepthwiseConv2D, keras.layers.Conv2D
-            case keras.layers.SeparableConv1D():
-                depthwise_class, pointwise_class = keras.layers.DepthwiseConv1D, keras.layers.Conv1D
-            case _:
-                return copy_call(call, copy, args, kwargs)
-        if id(layer) not in parts:
-            parts[id(layer)] = (
-                depthwise_class(
-                    layer.kernel_size,
-                    strides=layer.strides,
-                    padding=layer.padding,
-                    depth_multiplier=layer.depth_multiplier,
-                    data_format=layer.data_format,
-                    dilation_rate=layer.dilation_rate,
-                    use_bias=False,
-                    depthwise_regularizer=layer.depthwise_regularizer,
-                    depthwise_constraint=layer.depthwise_constraint,
-                    dtype=layer.dtype_policy,
-                    trainable=layer.trainable,
-                    name=f"{call.name}_depthwise",
-                ),
-                pointwise_class(
-                    layer.filters,
-                    1,
-                    data_format=layer.data_format,
-                    activation=layer.activation,
-                    use_bias=layer.use_bias,
-                    kernel_regularizer=layer.pointwise_regularizer,
-                    bias_regularizer=layer.bias_regularizer,
-                    kernel_constraint=layer.pointwise_constraint,
-                    bias_constraint=layer.bias_constraint,
-                    dtype=layer.dtype_policy,
-                    trainable=layer.trainable,
-                    name=call.name,
-                ),
-            )
-        depthwise, pointwise = parts[id(layer)]
-        outputs = pointwise(depthwise(*args, **kwargs))
-        depthwise.kernel.assign(layer.depthwise_kernel)
-        pointwise.kernel.assign(layer.pointwise_kernel)
-        if layer.use_bias:
-            pointwise.bias.assign(layer.bias)
-        return outputs
-
-    return rebuild(read_graph(model), on_call=split)
+def _masked_tensors(graph: Graph) -> set[Value]:
+    masked: set[Value] = set()
+    for call in graph.calls:
+        match call.operation:
+            case layers.Masking() | layers.Embedding(mask_zero=True):
+                masked.update(keras.tree.flatten(call.outputs))
+            case layers.RNN(return_sequences=False) | layers.GlobalAveragePooling1D():
+                pass
+            case keras.Layer(supports_masking=True) if not masked.isdisjoint(call.inputs):
+                masked.update(keras.tree.flatten(call.outputs))
+    return masked
