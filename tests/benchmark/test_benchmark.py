@@ -68,6 +68,38 @@ def test_the_call_that_reproduces_it_is_given(report):
     assert "(x, y), threads=(1, 2), repeats=10, seconds=0.0" in report.reproduce
 
 
+def test_a_regression_comes_with_the_distribution_of_its_errors(files, tmp_path):
+    report = tfopt.benchmark([files.float32, files.int8], (files.x, files.probabilities + 0.125), threads=[1], **FAST)
+    float32, int8 = report.entries
+    assert report.metric == "R²"
+    assert float32.error_against_baseline is None
+    assert float32.error_against_targets.bias == pytest.approx(-0.125, abs=1e-6)
+    assert float32.error_against_targets.standard_deviation < 1e-6
+    added = int8.error_against_baseline
+    assert 0 < added.standard_deviation < added.max_absolute < 0.1
+    assert int8.error_against_targets.bias == pytest.approx(added.bias - 0.125, abs=1e-6)
+    assert added.output_standard_deviation == pytest.approx(files.probabilities.std(), abs=1e-6)
+    assert "bias ± std" in str(report)
+    page = report.save(tmp_path)
+    assert "How the errors are distributed" in page.read_text()
+    assert Report.load(tmp_path) == report
+
+
+def test_predictions_that_are_not_finite_are_refused(files, monkeypatch):
+    monkeypatch.setattr(
+        "tfopt.benchmark.tflite.TfliteRunner.predict", lambda self, samples, advance: [np.full((64, 1), np.nan)]
+    )
+    with pytest.raises(DataError, match="predictions of int8 must be finite"):
+        tfopt.benchmark(files.int8, (files.x, np.linspace(0, 1, 64)), threads=[1], **FAST)
+
+
+def test_a_classification_comes_without(report, tmp_path):
+    assert {entry.error_against_targets for entry in report.entries} == {None}
+    assert {entry.error_against_baseline for entry in report.entries} == {None}
+    assert "bias" not in str(report)
+    assert "How the errors are distributed" not in report.save(tmp_path).read_text()
+
+
 def test_without_data_accuracy_is_not_measured(files):
     report = tfopt.benchmark(files.float32, threads=[1], **FAST)
     assert report.metric is None

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tfopt.benchmark.metric import check_metric, score
+from tfopt.benchmark.metric import check_metric, is_regression, score
 from tfopt.errors import ConfigError, DataError
 
 THREE = np.array([[0.1, 0.9, 0.0], [0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
@@ -64,3 +64,22 @@ def test_a_metric_that_is_not_finite_is_refused():
 def test_an_unknown_metric_is_refused_before_anything_runs():
     with pytest.raises(ConfigError, match="Received: 'f1'"):
         check_metric("f1")
+
+
+@pytest.mark.parametrize(
+    ("targets", "outputs", "metric", "expected"),
+    [
+        ([0.5, 1.5], [np.zeros((2, 1))], None, True),
+        ([0.5, 1.5], [np.zeros(2)], lambda targets, predictions: 1.0, True),
+        ([1, 2], [np.zeros((2, 1))], "r2", True),
+        ([1, 0], [np.zeros((2, 1))], None, False),
+        ([1, 0], [np.zeros((2, 3))], None, False),
+        ([[1.0, 0], [0, 1.0]], [np.zeros((2, 2))], None, False),
+        ([0.5, 1.5], [np.zeros((2, 1))], "accuracy", False),
+        ([0.5, 1.5], [np.zeros((2, 1)), np.zeros((2, 1))], lambda targets, predictions: 1.0, False),
+        ([[0.5, 1.5]], [np.zeros((1, 3))], lambda targets, predictions: 1.0, False),
+        (["a", "b"], [np.zeros((2, 1))], lambda targets, predictions: 1.0, False),
+    ],
+)
+def test_quantities_are_told_from_classes(targets, outputs, metric, expected):
+    assert is_regression(targets, outputs, metric) is expected

@@ -10,6 +10,7 @@ from tfopt.benchmark.machine import this_machine
 from tfopt.benchmark.report import CoverageRow, Entry, Estimate, Latency, Report
 from tfopt.benchmark.report_page import render_page
 from tfopt.errors import ConfigError, DataError
+from tfopt.output_error import ErrorDistribution
 
 
 def latency(threads, p50_ms):
@@ -237,3 +238,33 @@ def test_a_report_with_one_bare_entry_is_a_page_too():
     page = Page(render_page(report(entry("bare", 100), metric=None)))
     assert page.tags.count("svg") == 1
     assert "not measured" in " ".join(page.words)
+
+
+def test_errors_are_shown_with_their_sign_and_beside_the_outputs_spread():
+    error = ErrorDistribution(
+        bias=-0.5,
+        standard_deviation=0.25,
+        quantiles=(-1.0, -0.75, 0.0, 0.75, 1234.5),
+        max_absolute=2000.0,
+        output_standard_deviation=2.0,
+    )
+    still = error.model_copy(update={"output_standard_deviation": 0.0})
+    shown = report(
+        entry("float32", 3600, score=0.8, error_against_targets=still),
+        entry("int8", 1000, score=0.8, error_against_targets=error, error_against_baseline=error),
+        metric="R²",
+    )
+    page = Page(render_page(shown))
+    text = " ".join(" ".join(page.words).split())
+    assert "int8 float32 −0.500 −0.250 σ 0.250 0.125 σ −1.00 −0.500 σ" in text
+    assert "+1,230 +617 σ 2,000 1,000 σ" in text
+    assert "float32 targets −0.500 0.250 −1.00 −0.750 0 +0.750 +1,230 2,000" in text  # no unit
+    line = next(line for line in str(shown).splitlines() if line.startswith(" int8"))
+    assert "−0.500 ± 0.250" in line
+
+
+def test_the_error_that_verification_measured_is_shown():
+    measured = {"bias": 0.25, "standard_deviation": 0.5, "quantiles": [-1.0, -0.5, 0.0, 0.5, 1.0]}
+    page = Page(render_page(report(entry("int8", 1000, verification={"error": measured}))))
+    text = " ".join(" ".join(page.words).split())
+    assert "error, its bias +0.250 its standard deviation 0.500 from 1 % to 99 % −1.00 to +1.00" in text

@@ -1,5 +1,6 @@
 """The measures of agreement, against their definitions."""
 
+import json
 import math
 
 import numpy as np
@@ -88,3 +89,31 @@ def test_places_are_compared_along_the_last_axis() -> None:
 def test_another_number_of_outputs_is_an_error() -> None:
     with pytest.raises(ValueError, match="shorter"):
         compare([np.zeros((1, 2))] * 2, [np.zeros((1, 2))])
+
+
+def test_quantities_come_with_the_distribution_of_their_error() -> None:
+    expected = np.array([[1.0], [3.0], [5.0]])
+    measured = compare([expected], [expected + np.array([[0.2], [0.0], [0.1]])])
+    assert measured.error is not None
+    assert measured.error.bias == pytest.approx(0.1)
+    assert measured.error.max_absolute == pytest.approx(0.2)
+    plain = measured.to_dict()["error"]
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["in_output_deviations"]["bias"] == pytest.approx(0.1 / expected.std())
+
+
+def test_class_probabilities_come_without() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.25, 0.75]], np.float32)
+    assert "error" not in compare([probabilities], [probabilities[::-1]]).to_dict()
+    assert compare([10 * probabilities], [probabilities]).error is not None  # not those of classes
+
+
+def test_the_error_is_that_of_the_output_with_the_largest_beside_its_spread() -> None:
+    small, large = np.array([[0.0], [0.1]]), np.array([[0.0], [100.0]])
+    measured = compare([large, small], [large + 0.5, small + 0.05])
+    assert measured.error is not None
+    assert measured.error.bias == pytest.approx(0.05)
+
+
+def test_what_is_not_finite_has_no_distribution() -> None:
+    assert compare([np.ones((2, 1))], [np.array([[1.0], [np.nan]])]).error is None

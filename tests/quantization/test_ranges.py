@@ -3,9 +3,12 @@ import numpy as np
 import pytest
 from keras import layers
 
+from tfopt.errors import DataError
 from tfopt.quantization import quantize_aware
 from tfopt.quantization.layers import FakeQuantize
+from tfopt.quantization.range_search import Histogram, entropy_range, mse_range, percentile_range
 from tfopt.quantization.ranges import calibrate
+from tfopt.recipe import RANGE_METHODS
 
 
 def small_model():
@@ -79,3 +82,42 @@ def test_new_calibration_replaces_the_old_one():
     calibrate(aware, [SAMPLES])
     grid = ranges_of(aware)["x_range"]
     assert float(grid.maxima[0]) == pytest.approx(SAMPLES.max())
+
+
+def test_each_method_sets_the_range_its_search_finds(values):
+    for method in RANGE_METHODS:
+        aware = quantize_aware(small_model())
+        calibrate(aware, [SAMPLES], method=method, batch_size=32)
+        grid = ranges_of(aware)["x_range"]
+        for member, name in enumerate(("x", "conv", "joined")):
+            histogram = Histogram(values[name].min(), values[name].max())
+            histogram.add(values[name])
+            expected = {
+                "min_max": lambda found: (found.minimum, found.maximum),
+                "percentile": percentile_range,
+                "mse": lambda found: mse_range(found, steps=255),
+                "entropy": lambda found: entropy_range(found, steps=255),
+            }[method](histogram)
+            received = grid.minima.numpy()[member], grid.maxima.numpy()[member]
+            np.testing.assert_allclose(received, expected, atol=0.01)
+        union = [float(end) for end in grid.range()]
+        np.testing.assert_allclose(union, [grid.minima.numpy().min(), grid.maxima.numpy().max()])
+
+
+def test_searched_ranges_leave_outliers_out():
+    samples = np.tile(SAMPLES, (8, 1, 1, 1))  # one value in 60,000 is then below 0.005 %
+    samples[3, 0, 0, 0] = 200.0
+    whole, most = (quantize_aware(small_model()) for _ in range(2))
+    calibrate(whole, [samples])
+    calibrate(most, [samples], method="percentile")
+    assert float(ranges_of(whole)["x_range"].maxima[0]) == 200
+    assert float(ranges_of(most)["x_range"].maxima[0]) < 20
+
+
+def test_samples_that_overflow_are_refused():
+    samples = np.full((4, 6, 6, 3), 3e38, np.float32)
+    model = small_model()
+    model.get_layer("conv").kernel.assign(np.full((3, 3, 3, 4), 10.0))
+    aware = quantize_aware(model)
+    with pytest.raises(DataError, match=r"finite activations\. Received: values from .* to inf at 'x_range'"):
+        calibrate(aware, [samples])

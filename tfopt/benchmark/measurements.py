@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tfopt.benchmark.machine import Machine
+from tfopt.output_error import ErrorDistribution
 
 __all__ = ["CoverageRow", "Entry", "Estimate", "Latency", "Measurements"]
 
@@ -81,6 +82,8 @@ class Entry(_Record):
         latencies: one for each thread count.
         estimates: predictions for devices that are not at hand.
         verification: what the exporter measured against Keras, from the artifact's record.
+        error_against_targets: of a regression, how the predictions deviate from the targets.
+        error_against_baseline: of a regression, how they deviate from the baseline's: what the entry adds.
         note: under which conditions it ran, and what was remarkable.
     """
 
@@ -94,6 +97,8 @@ class Entry(_Record):
     latencies: tuple[Latency, ...] = ()
     estimates: tuple[Estimate, ...] = ()
     verification: dict[str, Any] = {}
+    error_against_targets: ErrorDistribution | None = None
+    error_against_baseline: ErrorDistribution | None = None
     note: str = ""
 
     def latency_at(self, threads: int | None) -> Latency | None:

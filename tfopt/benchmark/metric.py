@@ -10,7 +10,7 @@ import numpy as np
 
 from tfopt.errors import ConfigError, DataError
 
-__all__ = ["ACCURACIES", "Score", "check_metric", "score"]
+__all__ = ["ACCURACIES", "Score", "check_metric", "is_regression", "score"]
 
 TOP1 = "top-1 accuracy"
 THRESHOLD = "accuracy at threshold 0.5"
@@ -76,12 +76,36 @@ def score(targets: Any, predictions: list[np.ndarray], metric: MetricChoice = No
         raise DataError(
             f"benchmark: expected one target for each of the {len(predicted)} samples. Received: {len(expected)}."
         )
-    whole = np.issubdtype(expected.dtype, np.integer) or expected.dtype == bool
-    if metric == "accuracy" or (metric is None and (whole or _is_one_hot(expected, predicted))):
+    if metric == "accuracy" or (metric is None and _are_classes(expected, predicted)):
         return _accuracy(expected, predicted)
     if not np.issubdtype(expected.dtype, np.number):
         raise DataError(f"benchmark: targets must be numbers. Received dtype: {expected.dtype}.")
     return _r2(expected, predicted)
+
+
+def is_regression(targets: Any, predictions: list[np.ndarray], metric: MetricChoice = None) -> bool:
+    """Whether targets and the only output are quantities of one kind, so that their difference means something.
+
+    They are under the metric "r2", and without a metric or with a callable where the targets are as many float values
+    as the predictions, and not one-hot rows.
+
+    Example:
+        >>> is_regression([0.5, 1.5], [np.array([[0.4], [1.6]])])
+        True
+        >>> is_regression([1, 0], [np.array([[0.1, 0.9], [0.8, 0.2]])])
+        False
+    """
+    if len(predictions) != 1 or metric == "accuracy":
+        return False
+    expected = np.asarray(targets)
+    if expected.size != predictions[0].size or not np.issubdtype(expected.dtype, np.number):
+        return False
+    return metric == "r2" or not _are_classes(expected, predictions[0])
+
+
+def _are_classes(targets: np.ndarray, predicted: np.ndarray) -> bool:
+    whole = np.issubdtype(targets.dtype, np.integer) or targets.dtype == bool
+    return whole or _is_one_hot(targets, predicted)
 
 
 def _is_one_hot(targets: np.ndarray, predicted: np.ndarray) -> bool:

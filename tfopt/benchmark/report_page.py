@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
@@ -20,8 +21,10 @@ from tfopt.benchmark.units import (
     human_bytes,
     score_change_text,
     score_text,
+    signed,
     significant,
 )
+from tfopt.output_error import ErrorDistribution
 
 __all__ = ["render_page"]
 
@@ -32,6 +35,7 @@ MEASUREMENTS = {
     "top1_agreement": "same class as Keras",
     "max_lsb": "largest difference in int8 steps",
 }
+ERROR_COLUMNS = ("error against", "bias", "standard deviation", "1 %", "5 %", "median", "95 %", "99 %", "largest")
 
 
 def render_page(report: Measurements) -> str:
@@ -55,6 +59,8 @@ def render_page(report: Measurements) -> str:
             (entry.name, threads_words(one.threads), one) for entry in report.entries for one in entry.latencies
         ],
         estimates=[(entry.name, one) for entry in report.entries for one in entry.estimates],
+        error_columns=ERROR_COLUMNS,
+        errors=_error_rows(report),
         verifications=[(entry.name, _verification(entry)) for entry in report.entries],
         in_float=sum(not row.quantized for row in report.coverage),
         human_bytes=human_bytes,
@@ -102,8 +108,37 @@ def _row(report: Measurements, entry: Entry) -> tuple[Entry, list[tuple[str, str
 
 
 def _verification(entry: Entry) -> list[tuple[str, str]]:
+    rows = []
+    for name, value in entry.verification.items():
+        if name == "error":
+            lowest, *_, highest = value["quantiles"]
+            rows.append(("error, its bias", signed(value["bias"])))
+            rows.append(("its standard deviation", significant(value["standard_deviation"])))
+            rows.append(("from 1 % to 99 %", f"{signed(lowest)} to {signed(highest)}"))
+        else:
+            rows.append((MEASUREMENTS.get(name, name.replace("_", " ")), _plain(value)))
+    return rows
+
+
+def _error_rows(report: Measurements) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """What an entry adds to the baseline's error first, then every entry's own: its name, against what, the cells."""
+    added = [(entry.name, report.baseline.name, entry.error_against_baseline) for entry in report.entries]
+    own = [(entry.name, "targets", entry.error_against_targets) for entry in report.entries]
+    return [(name, against, _error_cells(error)) for name, against, error in (*added, *own) if error]
+
+
+def _error_cells(error: ErrorDistribution) -> list[tuple[str, str]]:
+    """Signed figures, and the same in units of the output's standard deviation."""
+
+    def cell(value: float, text: Callable[[float, str], str] = signed) -> tuple[str, str]:
+        ratio = error.in_output_deviations(value)
+        return text(value, ""), "" if ratio is None else text(ratio, "σ")
+
     return [
-        (MEASUREMENTS.get(name, name.replace("_", " ")), _plain(value)) for name, value in entry.verification.items()
+        cell(error.bias),
+        cell(error.standard_deviation, significant),
+        *(cell(quantile) for quantile in error.quantiles),
+        cell(error.max_absolute, significant),
     ]
 
 

@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tfopt.benchmark.comparison import compare, threads_words
-from tfopt.benchmark.measurements import Measurements
+from tfopt.benchmark.measurements import Entry, Measurements
 from tfopt.benchmark.metric import ACCURACIES
-from tfopt.benchmark.units import factor, human_bytes, score_change_text, score_text, significant
+from tfopt.benchmark.units import factor, human_bytes, score_change_text, score_text, signed, significant
 
 __all__ = ["report_table", "timed_threads"]
 
@@ -62,12 +62,19 @@ def _figures(report: Measurements) -> list[tuple[str, list[str]]]:
         latencies = [entry.latency_at(threads) for entry in report.entries]
         medians = [significant(latency.p50_ms if latency else None) for latency in latencies]
         figures.append((f"p50 ms\n{threads_words(threads)}", medians))
+    if any(entry.error_against_baseline for entry in report.entries):
+        figures.append(("adds\nbias ± std", [_added_error(entry) for entry in report.entries]))
     figures.append(("faster", ["", *(factor(one.speedup) for one in differences[1:])]))
     figures.append(("memory\npeak", [human_bytes(entry.peak_memory_bytes) for entry in report.entries]))
     for target in dict.fromkeys(one.target for entry in report.entries for one in entry.estimates):
         estimated = [{one.target: one.latency_ms for one in entry.estimates} for entry in report.entries]
         figures.append((f"estimated ms\n{target}", [significant(one.get(target)) for one in estimated]))
     return figures
+
+
+def _added_error(entry: Entry) -> str:
+    error = entry.error_against_baseline
+    return f"{signed(error.bias)} ± {significant(error.standard_deviation)}" if error else ""
 
 
 def _caption(report: Measurements) -> Text:

@@ -13,13 +13,14 @@ from tfopt.benchmark.candidates import Candidate, candidates, gzip_bytes
 from tfopt.benchmark.ethos_u import Platform, estimate_latency, platform_of
 from tfopt.benchmark.machine import this_machine
 from tfopt.benchmark.measurements import CoverageRow, Entry, Estimate, Latency
-from tfopt.benchmark.metric import MetricChoice, Score, check_metric, score
+from tfopt.benchmark.metric import MetricChoice, Score, check_metric, is_regression, score
 from tfopt.benchmark.protocol import Timing, measure
 from tfopt.benchmark.report import Report
 from tfopt.benchmark.runner import Runner, random_samples
 from tfopt.benchmark.saved_model import SavedModelRunner
 from tfopt.data import check_samples
 from tfopt.errors import ConfigError, DataError
+from tfopt.output_error import ErrorDistribution
 
 __all__ = ["Session"]
 
@@ -72,7 +73,16 @@ class Session:
                 name: check_samples(data[0], runner.inputs, what="benchmark") if data else None
                 for name, runner in runners.items()
             }
-            scores = self._score(runners, samples, data[1], bar) if data and data[1] is not None else {}
+            scores: dict[str, Score] = {}
+            errors: dict[str, dict[str, ErrorDistribution]] = {}
+            if data and data[1] is not None:
+                predictions = _predict(runners, samples, bar)
+                regression = is_regression(data[1], predictions[chosen[0].name], self.metric)
+                if regression:
+                    _check_finite(predictions)
+                scores = {name: score(data[1], outputs, self.metric) for name, outputs in predictions.items()}
+                if regression:
+                    errors = _errors(data[1], {name: outputs[0] for name, outputs in predictions.items()})
             timings = self._time(runners, samples, bar)
             estimates = _estimate(chosen, platform, bar) if platform else {}
         metrics = list(dict.fromkeys(one.metric for one in scores.values()))
@@ -87,7 +97,8 @@ class Session:
             samples=len(next(iter(samples.values()))[0]) if scores else None,  # type: ignore[index]
             machine=this_machine(),
             entries=tuple(
-                _entry(candidate, runners[candidate.name], scores, timings, estimates) for candidate in chosen
+                _entry(candidate, runners[candidate.name], scores, timings, estimates, errors.get(candidate.name, {}))
+                for candidate in chosen
             ),
             coverage=tuple(
                 CoverageRow(layer=layer, type=kind, quantized=quantized, reason=reason)
@@ -109,19 +120,6 @@ class Session:
                 runners[candidate.name] = TfliteRunner(candidate.path, self.threads, record=candidate.record)
             _advance(bar, task)
         return runners
-
-    def _score(
-        self, runners: dict[str, Runner], samples: dict[str, Any], targets: Any, bar: Progress
-    ) -> dict[str, Score]:
-        task = bar.add_task("Predicting", total=sum(len(arrays[0]) for arrays in samples.values()))
-        return {
-            name: score(
-                targets,
-                runner.predict(samples[name], lambda count: _advance(bar, task, count)),
-                self.metric,
-            )
-            for name, runner in runners.items()
-        }
 
     def _time(self, runners: dict[str, Runner], samples: dict[str, Any], bar: Progress) -> Timings:
         calls = {
@@ -171,6 +169,33 @@ def _first(arrays: list[np.ndarray] | None) -> list[np.ndarray] | None:
     return [array[:1] for array in arrays] if arrays else None
 
 
+def _predict(runners: dict[str, Runner], samples: dict[str, Any], bar: Progress) -> dict[str, list[np.ndarray]]:
+    task = bar.add_task("Predicting", total=sum(len(arrays[0]) for arrays in samples.values()))
+    return {
+        name: runner.predict(samples[name], lambda count: _advance(bar, task, count))
+        for name, runner in runners.items()
+    }
+
+
+def _check_finite(predictions: dict[str, list[np.ndarray]]) -> None:
+    for name, outputs in predictions.items():
+        if not all(np.all(np.isfinite(output)) for output in outputs):
+            raise DataError(f"benchmark: the predictions of {name} must be finite. Received: NaN or infinite values.")
+
+
+def _errors(targets: Any, predictions: dict[str, np.ndarray]) -> dict[str, dict[str, ErrorDistribution]]:
+    """How each file's predictions deviate from the targets, and from those of the first file."""
+    (_, baseline), *others = predictions.items()
+    expected = np.asarray(targets).reshape(baseline.shape)
+    errors = {
+        name: {"error_against_targets": ErrorDistribution.of(expected, output.reshape(baseline.shape))}
+        for name, output in predictions.items()
+    }
+    for name, output in others:
+        errors[name]["error_against_baseline"] = ErrorDistribution.of(baseline, output.reshape(baseline.shape))
+    return errors
+
+
 def _estimate(chosen: list[Candidate], platform: Platform, bar: Progress) -> dict[str, tuple[Estimate, ...]]:
     files = [candidate for candidate in chosen if candidate.kind == "tflite"]
     task = bar.add_task("Estimating", total=len(files))
@@ -188,6 +213,7 @@ def _entry(
     scores: dict[str, Score],
     timings: Timings,
     estimates: dict[str, tuple[Estimate, ...]],
+    errors: dict[str, ErrorDistribution],
 ) -> Entry:
     scored = scores.get(candidate.name)
     notes = [runner.note]
@@ -215,6 +241,7 @@ def _entry(
         ),
         estimates=estimates.get(candidate.name, ()),
         verification=candidate.record.verification if candidate.record else {},
+        **errors,
         note="; ".join(notes),
     )
 

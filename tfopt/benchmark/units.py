@@ -6,7 +6,16 @@ import math
 
 from tfopt.benchmark.metric import ACCURACIES
 
-__all__ = ["NOT_MEASURED", "TIMES", "factor", "human_bytes", "score_change_text", "score_text", "significant"]
+__all__ = [
+    "NOT_MEASURED",
+    "TIMES",
+    "factor",
+    "human_bytes",
+    "score_change_text",
+    "score_text",
+    "signed",
+    "significant",
+]
 
 NOT_MEASURED = "not measured"
 TIMES, MINUS = "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
@@ -26,6 +35,17 @@ def significant(value: float | None, unit: str = "") -> str:
     rounded = float(f"{value:.2e}")
     digits = max(0, 2 - math.floor(math.log10(abs(rounded))))
     return f"{rounded:,.{digits}f} {unit}".strip()
+
+
+def signed(value: float, unit: str = "") -> str:
+    """The same with its sign.
+
+    Example:
+        >>> signed(0.24567), signed(-1.5, "σ"), signed(0.0)
+        ('+0.246', '−1.50 σ', '0')
+    """
+    sign = MINUS if value < 0 else "+" if value > 0 else ""
+    return sign + significant(abs(value), unit)
 
 
 def factor(ratio: float | None) -> str:

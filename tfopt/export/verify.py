@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tfopt.output_error import ErrorDistribution, sqnr_db
+
 __all__ = ["Agreement", "compare"]
 
 
@@ -22,6 +24,8 @@ class Agreement:
         top1_agreement: share of samples whose largest output is at the same place, in [0, 1]; None where an
             output has fewer than two values.
         max_lsb: the largest difference in steps of the output's int8 grid; None for a float output.
+        error: how the difference is distributed, with its sign, for the output where it is largest beside the
+            output's own spread; None where all outputs are class probabilities.
     """
 
     samples: int
@@ -29,10 +33,15 @@ class Agreement:
     sqnr_db: float
     top1_agreement: float | None
     max_lsb: float | None
+    error: ErrorDistribution | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The measurements as plain data; an infinite ratio reads "exact"."""
         fields = asdict(self)
+        if self.error is None:
+            del fields["error"]
+        else:
+            fields["error"] = self.error.to_dict()
         if np.isinf(self.sqnr_db):
             fields["sqnr_db"] = "exact" if self.sqnr_db > 0 else "no signal"
         return fields
@@ -54,7 +63,7 @@ def compare(
     """
     errors = [np.abs(a.astype(np.float64) - b.astype(np.float64)) for a, b in zip(expected, received, strict=True)]
     # The worst output counts, so that a large-valued output does not hide a small one.
-    ratios = [_sqnr_db(a.astype(np.float64), error) for a, error in zip(expected, errors, strict=True)]
+    ratios = [sqnr_db(a, error) for a, error in zip(expected, errors, strict=True)]
     agreements = [
         float(np.mean(a.reshape(-1, a.shape[-1]).argmax(-1) == b.reshape(-1, b.shape[-1]).argmax(-1)))
         for a, b in zip(expected, received, strict=True)
@@ -67,13 +76,19 @@ def compare(
         sqnr_db=float(min(ratios)),
         top1_agreement=min(agreements) if agreements else None,
         max_lsb=float(max(steps)) if steps else None,
+        error=_worst_error(expected, received),
     )
 
 
-def _sqnr_db(expected: np.ndarray, error: np.ndarray) -> float:
-    signal, noise = float(np.sum(expected**2)), float(np.sum(error**2))
-    if not np.isfinite(noise):
-        return -np.inf
-    if noise == 0:
-        return np.inf
-    return 10 * float(np.log10(signal / noise)) if signal else -np.inf
+def _worst_error(expected: list[np.ndarray], received: list[np.ndarray]) -> ErrorDistribution | None:
+    pairs = [pair for pair in zip(expected, received, strict=True) if not _are_probabilities(pair[0])]
+    # What is not finite agrees with nothing; there is no distribution to speak of.
+    if not pairs or not all(np.all(np.isfinite(array)) for pair in pairs for array in pair):
+        return None
+    errors = [ErrorDistribution.of(*pair) for pair in pairs]
+    return max(errors, key=lambda error: error.in_output_deviations(error.max_absolute) or 0.0)
+
+
+def _are_probabilities(output: np.ndarray) -> bool:
+    several = output.ndim >= 2 and output.shape[-1] > 1
+    return several and bool(np.all(output >= 0) and np.allclose(output.sum(axis=-1), 1, atol=1e-3))
