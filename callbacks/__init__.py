@@ -3,5 +3,7 @@
 from .early_stopping import EarlyStopping
 from .learning_rate import LearningRate
 from .magnitude_pruning import MagnitudePruning
+from .preserve_compression import PreserveCompression
+from .quantization_schedule import QuantizationSchedule
 
-__all__ = ["EarlyStopping", "LearningRate", "MagnitudePruning"]
+__all__ = ["EarlyStopping", "LearningRate", "MagnitudePruning", "PreserveCompression", "QuantizationSchedule"]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfopt.errors import ConfigError, ModelError
 from tfopt.pruning.masks import check_sparsity, magnitude_mask, sparsity_of
 from tfopt.schedules import Schedule, check_steps, polynomial
 from tfopt.surgery.select import LayerFilter, select_kernels
 
+from .kernel_constraint import KernelConstraints, KernelMask, constraints_on
 from .training_clock import TrainingClock
 
 __all__ = ["MagnitudePruning"]
@@ -111,27 +112,27 @@ class MagnitudePruning(keras.callbacks.Callback):
             initial_sparsity, final_sparsity, begin_step=self.begin_step, end_step=self.end_step
         )
         self.layers = layers
-        self._masked: list[_MaskConstraint] = []
+        self._masks: KernelConstraints[_MagnitudeMask] = KernelConstraints()
         self._clock: TrainingClock | None = None
         self._masked_at: int | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Puts a mask that keeps everything on each kernel and has the train step traced anew."""
         # Not in set_model: evaluate() and predict() call that too, and have no hook to take the masks off.
-        self._remove_leftovers()
+        self._masks.take_off_leftovers(self.model, self.params)
         kernels = select_kernels(self.model, self.layers)
         for layer, kernel in kernels:
-            if isinstance(kernel.constraint, _MaskConstraint):
+            if any(isinstance(constraint, _MagnitudeMask) for constraint in constraints_on(kernel)):
                 raise ConfigError(
                     f"MagnitudePruning: the kernel of the layer '{layer.name}' is already pruned by another "
                     "MagnitudePruning of this fit. Give the two callbacks layers= that do not overlap."
                 )
         self._clock, self._masked_at = None, None
         with self.model.distribute_strategy.scope():
-            self._masked = [_MaskConstraint(layer, kernel, self.params) for layer, kernel in kernels]
-        for constraint in self._masked:
-            constraint.kernel.constraint = constraint
-        self.model.make_train_function(force=True)
+            masks = [
+                _MagnitudeMask(layer, kernel, self.params, np.ones(kernel.shape, bool)) for layer, kernel in kernels
+            ]
+        self._masks.put_on(self.model, masks)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Sets the clock at the first epoch of the fit, and takes up the masks of a resumed one."""
@@ -148,22 +149,19 @@ class MagnitudePruning(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Masks averages that an EMA swap may just have put into the model."""
-        self._apply_masks()
+        self._masks.apply()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Masks averages that an EMA swap may just have put into the model, and logs the sparsity."""
-        self._apply_masks()
+        self._masks.apply()
         if logs is not None:
             logs["sparsity"] = self._sparsity()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Masks the final weights, gives the kernels back their own constraints, warns if not finished."""
-        self._apply_masks()  # Keras has just put the averages of use_ema=True into the model
+        self._masks.apply()  # Keras has just put the averages of use_ema=True into the model
         reached, wanted = self._sparsity(), self._sparsity_at(self.end_step)
-        for constraint in self._masked:
-            constraint.kernel.constraint = constraint.inner
-        self._masked = []
-        self.model.make_train_function(force=True)
+        self._masks.take_off(self.model)
         if self._clock is not None and self._clock.step < self.end_step:
             warnings.warn(
                 f"MagnitudePruning: reached a sparsity of {reached:.4f} of the {wanted:g} asked for, because "
@@ -183,51 +181,22 @@ class MagnitudePruning(keras.callbacks.Callback):
         if due == self._masked_at:
             return
         sparsity = self._sparsity_at(due)
-        for constraint in self._masked:
-            constraint.select(sparsity)
+        for mask in self._masks:
+            mask.select(sparsity)
         self._masked_at = due
 
     def _sparsity_at(self, step: int) -> float:
         return check_sparsity(f"MagnitudePruning: schedule({step})", self.schedule(step))
 
-    def _apply_masks(self) -> None:
-        for constraint in self._masked:
-            constraint.kernel.assign(constraint.masked(constraint.kernel))
-
     def _sparsity(self) -> float:
-        return sparsity_of(*(keras.ops.convert_to_numpy(constraint.kernel) for constraint in self._masked))
-
-    def _remove_leftovers(self) -> None:
-        # A fit that an exception ended did not reach on_train_end. Callbacks of one fit share one `params`.
-        for weight in self.model.weights:
-            constraint = weight.constraint
-            if isinstance(constraint, _MaskConstraint) and (
-                constraint in self._masked or constraint.params is not self.params
-            ):
-                weight.constraint = constraint.inner
+        return sparsity_of(*(keras.ops.convert_to_numpy(mask.kernel) for mask in self._masks))
 
 
-class _MaskConstraint:
-    """Keeps the pruned weights of one kernel at zero, after the user's own constraint has run."""
-
-    def __init__(self, layer: keras.layers.Layer, kernel: keras.Variable, params: dict[str, Any]) -> None:
-        self.layer, self.kernel, self.params = layer, kernel, params
-        self.inner: Callable[[Any], Any] | None = kernel.constraint
-        self.mask = keras.Variable(
-            keras.ops.ones(kernel.shape, dtype="bool"), dtype="bool", trainable=False, name="mask"
-        )
-
-    def __call__(self, weights: Any) -> Any:
-        return self.masked(weights if self.inner is None else self.inner(weights))
-
-    def masked(self, weights: Any) -> Any:
-        # Not a product: 0 * NaN is NaN, and -1 * 0 is -0.
-        return keras.ops.where(self.mask, weights, keras.ops.zeros_like(weights))
-
+class _MagnitudeMask(KernelMask):
     def select(self, sparsity: float) -> None:
         try:
             mask = magnitude_mask(keras.ops.convert_to_numpy(self.kernel), sparsity)
         except ModelError as error:
             raise ModelError(f"MagnitudePruning: the kernel of the layer '{self.layer.name}': {error}") from None
         self.mask.assign(mask)
-        self.kernel.assign(self.masked(self.kernel))
+        self.kernel.assign(self.held(self.kernel))

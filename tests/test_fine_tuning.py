@@ -8,6 +8,7 @@ from tfopt.errors import ConfigError
 from tfopt.fine_tuning import default_loss, fine_tune
 from tfopt.quantization import is_quantize_aware
 from tfopt.recipe import FineTuning
+from tfopt.surgery.select import select_kernels
 
 X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
 CLASSES = np.arange(40) % 3
@@ -63,6 +64,22 @@ def test_fine_tuning_learns_and_leaves_the_model_alone() -> None:
     assert accuracies[1] > 0.85 > accuracies[0]
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_a_compressed_model_stays_compressed() -> None:
+    keras.utils.set_random_seed(0)
+    hidden, head = keras.layers.Dense(16, "relu"), keras.layers.Dense(3, "softmax")
+    model = keras.Sequential([keras.Input((4,)), hidden, head])
+    pruned, shared = np.array(hidden.kernel), np.where(np.array(head.kernel) > 0, 0.3, -0.2)
+    pruned[np.abs(pruned) < np.median(np.abs(pruned))] = 0
+    hidden.kernel.assign(pruned)
+    head.kernel.assign(shared)
+    aware = fine_tune(model, X, CLASSES, settings=FineTuning(epochs=3, learning_rate=0.05, batch_size=8))
+    after = [np.array(kernel) for _, kernel in select_kernels(aware)]
+    np.testing.assert_array_equal(after[0] == 0, pruned == 0)
+    assert np.all((after[0] != pruned) == (pruned != 0))
+    assert len(np.unique(after[1][shared > 0])) == len(np.unique(after[1][shared < 0])) == 1
+    assert not np.isin(after[1], shared).any()
 
 
 def test_a_loss_of_ones_own_is_used() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfopt.callbacks import LearningRate
+from tfopt.callbacks import LearningRate, PreserveCompression
 from tfopt.errors import ConfigError
 from tfopt.quantization import quantize_aware
 from tfopt.recipe import FineTuning
@@ -27,6 +27,8 @@ def fine_tune(
     verbose: int = 0,
 ) -> keras.Model:
     """Returns a quantize-aware copy of a trained model, fine-tuned on its training data.
+
+    What is compressed in the model stays so: zeros of pruned kernels, and values that weights share.
 
     Args:
         model: the trained float model; left as it is.
@@ -58,7 +60,7 @@ def fine_tune(
         y,
         epochs=settings.epochs,
         batch_size=settings.batch_size,
-        callbacks=[LearningRate(schedule)],
+        callbacks=[LearningRate(schedule), PreserveCompression()],
         verbose=verbose,
     )
     return aware

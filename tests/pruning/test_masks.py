@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from tfopt.errors import ConfigError, ModelError
-from tfopt.pruning.masks import check_sparsity, kept_count, magnitude_mask, sparsity_of
+from tfopt.pruning.masks import check_sparsity, kept_count, magnitude_mask, pruned_mask, sparsity_of
 
 sparsities = st.floats(0, 1, exclude_max=True)
 kernels = st_numpy.arrays(
@@ -74,3 +74,16 @@ def test_what_is_not_a_sparsity_is_refused(value, hint):
 def test_sparsity_counts_weights_not_arrays():
     assert sparsity_of(np.zeros(1), np.ones(3)) == 0.25
     assert sparsity_of() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("zeros", "size", "expected"), [(0, 40, None), (1, 40, None), (2, 40, 38), (39, 40, 1), (40, 40, None)]
+)
+def test_a_pruned_kernel_has_notable_zeros_but_not_only(zeros, size, expected):
+    weights = np.concatenate([np.zeros(zeros), np.linspace(1, 2, size - zeros)])
+    mask = pruned_mask(weights)
+    if expected is None:
+        assert mask is None
+    else:
+        assert np.array_equal(mask, weights != 0)
+        assert mask.sum() == expected

@@ -8,7 +8,10 @@ import numpy as np
 
 from tfopt.errors import ConfigError, ModelError
 
-__all__ = ["check_sparsity", "kept_count", "magnitude_mask", "sparsity_of"]
+__all__ = ["NOTABLE_SPARSITY", "check_sparsity", "kept_count", "magnitude_mask", "pruned_mask", "sparsity_of"]
+
+NOTABLE_SPARSITY = 0.05
+"""From this fraction of zeros on a kernel counts as pruned: training alone leaves hardly any weight exactly zero."""
 
 
 def kept_count(size: int, sparsity: float) -> int:
@@ -66,6 +69,28 @@ def magnitude_mask(weights: np.ndarray, sparsity: float) -> np.ndarray:
     mask = magnitudes > threshold
     mask[np.flatnonzero(magnitudes == threshold)[: kept - np.count_nonzero(mask)]] = True
     return mask.reshape(weights.shape)
+
+
+def pruned_mask(weights: np.ndarray) -> np.ndarray | None:
+    """Marks the weights of a pruned kernel that are not zero.
+
+    A kernel counts as pruned if at least 5 % of its weights are exactly zero, but not all: a kernel of zeros only has
+    just been initialized, and is to be trained.
+
+    Args:
+        weights: of any shape.
+
+    Returns:
+        A bool array of the same shape, or None where the kernel is not pruned.
+
+    Example:
+        >>> pruned_mask(np.array([0.0, 1.0, 2.0]))
+        array([False,  True,  True])
+        >>> pruned_mask(np.zeros(3)) is None
+        True
+    """
+    mask = weights != 0
+    return mask if mask.any() and 1 - mask.mean() >= NOTABLE_SPARSITY else None
 
 
 def sparsity_of(*weights: np.ndarray) -> float:
