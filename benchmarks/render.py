@@ -1,4 +1,4 @@
-"""Renders benchmarks/results/*.json into the README, between the markers that bear the result's name.
+"""Renders benchmarks/results/*.json into the README and docs/, between the markers that bear the result's name.
 
 python benchmarks/render.py
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent
-README = ROOT.parent / "README.md"
 
 
 def milliseconds(entry: dict[str, Any], threads: int) -> float | None:
@@ -40,19 +40,155 @@ def render_real_models(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-RENDERERS = {"real_models": render_real_models}
+WAYS = {
+    "float": "float32",
+    "post_training": "post-training",
+    "tfmot": "tfmot, quantization-aware",
+    "tfopt": "tfopt, quantization-aware",
+}
+
+
+def render_quantization(results: dict[str, Any]) -> str:
+    timing, memory, machine = results["timing"], results["memory"], results["machine"]
+    versions = machine["versions"] | results["peer"]
+    cases = {**results["accuracy"], "depthwise": results["depthwise"], "hard case": results["hard_case"]}
+    widths = {
+        title: f"between 1/{rescale['width']} and {rescale['width']}"
+        for title, case in cases.items()
+        if (rescale := case["settings"]["rescale"])
+    }
+    shown = ", ".join(f"{name} {version}" for name, version in versions.items() if name in SHOWN)
+    return "\n".join(
+        [
+            *_training_cost(timing, memory),
+            "",
+            f"MobileNetV2 at {timing['side']} × {timing['side']}, batch of {timing['batch_size']}. Times: medians of "
+            f"{timing['rounds']} rounds, in which each framework runs {timing['steps']} float, {timing['steps']} "
+            f"quantize-aware and {timing['steps']} float steps in turn. Memory: the largest resident set of a fresh "
+            f"process that trains {memory['steps']} steps, median of {memory['repeats']}.",
+            "",
+            *_accuracies(cases),
+            "",
+            "Means over the seeds; each accuracy is the .tflite's on the whole test set. Agreement and LSB compare the "
+            "file with its framework's own outputs there (post-training: with the float model's).",
+            "",
+            *(f"- {title}: {_settings(case)}." for title, case in cases.items()),
+            "",
+            "Two networks were made hard after their training in float, without changing what they compute. "
+            f"Depthwise: each channel of a depthwise kernel is multiplied by a factor of its own, "
+            f"{widths['depthwise']}, which its batch norm takes back. Hard case: so is each channel of an activation, "
+            f"{widths['hard case']}, which the next layer takes back.",
+            "",
+            *_depthwise_levels(cases),
+            "",
+            "How many different int8 values the nine weights of a depthwise channel have in the file: the fewest and "
+            "the median of all channels, and how many channels have a single one: they see no pattern.",
+            "",
+            f"Measured on {machine['cpu']}, {machine['logical_cores']} logical cores, by "
+            f"`python benchmarks/quantization.py`: {shown}.",
+        ]
+    )
+
+
+SHOWN = ("tfopt", "tensorflow", "keras", "tf_keras", "tensorflow-model-optimization")
+
+
+def _training_cost(timing: dict[str, Any], memory: dict[str, Any]) -> list[str]:
+    lines = [
+        "| training | float step, s | quantize-aware step, s | ratio | of single rounds | ratio of CPU time "
+        "| two equal float blocks | float peak, MiB | quantize-aware peak, MiB | ratio |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, clocks in timing["frameworks"].items():
+        times = clocks["wall"]
+        peaks = [memory["frameworks"][name][model]["peak_bytes"]["median"] for model in ("float", "aware")]
+        lines.append(
+            f"| {name} | {times['float_seconds']['median']:.3f} | {times['aware_seconds']['median']:.3f} "
+            f"| {times['aware_over_float']['median']:.2f} | {_span(times['aware_over_float'])} "
+            f"| {clocks['cpu']['aware_over_float']['median']:.2f} | {_span(times['float_over_float'])} "
+            f"| {peaks[0] / 2**20:,.0f} | {peaks[1] / 2**20:,.0f} | {peaks[1] / peaks[0]:.2f} |"
+        )
+    return lines
+
+
+def _span(values: dict[str, float]) -> str:
+    return f"{values['smallest']:.2f} – {values['largest']:.2f}"
+
+
+def _accuracies(cases: dict[str, Any]) -> list[str]:
+    lines = [
+        "| data | file | accuracy | of single seeds | change, points | loss recovered | agreement, top 1 "
+        "| within 1 LSB | mean LSB | largest LSB |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for title, case in cases.items():
+        means = {way: statistics.mean(run[way]["accuracy"] for run in case["runs"]) for way in WAYS}
+        loss = means["float"] - means["post_training"]
+        for way, name in WAYS.items():
+            rows = [run[way] for run in case["runs"]]
+            accuracies = [row["accuracy"] for row in rows]
+            # A share of next to nothing says nothing.
+            trained = way in ("tfmot", "tfopt") and loss > 0.01
+            cells = [title, name, f"{means[way]:.2%}", f"{min(accuracies):.2%} – {max(accuracies):.2%}"]
+            cells += [f"{100 * (means[way] - means['float']):+.2f}"]
+            cells += [f"{(means[way] - means['post_training']) / loss:.0%}" if trained else ""]
+            if way == "float":
+                cells += [""] * 4
+            else:
+                cells += [
+                    f"{statistics.mean(row[key] for row in rows):.2%}" for key in ("top1_agreement", "within_one_lsb")
+                ]
+                cells += [f"{statistics.mean(row['mean_lsb'] for row in rows):.2f}"]
+                cells += [f"{max(row['max_lsb'] for row in rows):.0f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _depthwise_levels(cases: dict[str, Any]) -> list[str]:
+    lines = [
+        "| data | file | channels | fewest values | median | channels with one value |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for title, case in cases.items():
+        for way, name in WAYS.items():
+            found = [levels for run in case["runs"] if (levels := run[way].get("depthwise_levels"))]
+            if found:
+                channels, single = (sum(levels[key] for levels in found) for key in ("channels", "with_one_level"))
+                fewest, median = min(levels["smallest"] for levels in found), [levels["median"] for levels in found]
+                lines.append(
+                    f"| {title} | {name} | {channels:,} | {fewest} | {statistics.median(median):g} "
+                    f"| {single:,} ({single / channels:.0%}) |"
+                )
+    return lines
+
+
+def _settings(case: dict[str, Any]) -> str:
+    settings, fine_tune = case["settings"], case["settings"]["fine_tune"]
+    samples = f" of {fine_tune['samples']:,} samples" if fine_tune["samples"] else ""
+    epochs = f"{fine_tune['epochs']} epoch{'s' if fine_tune['epochs'] > 1 else ''}{samples}"
+    return (
+        f"`{settings['network']}` on {settings['file']}, {settings['train']['epochs']} epochs in float, then {epochs}, "
+        f"batch of {fine_tune['batch_size']}, Adam from {fine_tune['learning_rate']:g} down to 0 by a cosine, "
+        f"{len(case['runs'])} seed{'s' if len(case['runs']) > 1 else ''}"
+    )
+
+
+RENDERERS = {
+    "real_models": ("README.md", render_real_models),
+    "quantization": ("docs/quantization.md", render_quantization),
+}
 
 
 def main() -> None:
-    text = README.read_text()
-    for name, render in RENDERERS.items():
+    for name, (page, render) in RENDERERS.items():
+        path = ROOT.parent / page
         table = render(json.loads((ROOT / "results" / f"{name}.json").read_text()))
         begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        text = path.read_text()
         if not pattern.search(text):
-            raise SystemExit(f"README.md lacks the markers {begin} and {end}.")
-        text = pattern.sub(lambda _, block=f"{begin}\n{table}\n{end}": block, text)
-    README.write_text(text)
+            raise SystemExit(f"{page} lacks the markers {begin} and {end}.")
+        path.write_text(pattern.sub(lambda _, block=f"{begin}\n{table}\n{end}": block, text))
 
 
 if __name__ == "__main__":
