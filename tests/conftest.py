@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,12 @@ from tfopt.export import conversion
 
 
 def _convert(
-    saved_model: Path, path: Path, *, quantization: str, calibration: dict[str, np.ndarray] | None = None
+    saved_model: Path,
+    path: Path,
+    *,
+    quantization: str,
+    calibration: dict[str, np.ndarray] | None = None,
+    **options: bool,
 ) -> None:
     samples = []
     if calibration is not None:
@@ -21,7 +27,7 @@ def _convert(
         np.savez(samples[0], **calibration)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        conversion._convert(str(saved_model), str(path), quantization, *samples)
+        conversion._convert(str(saved_model), str(path), quantization, json.dumps(options), *samples)
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,10 @@ def test_absent_fields_have_their_defaults() -> None:
     [
         ("colour: red", ["colour", "'red'", "Known fields: quantization, fine_tuning, calibration_samples"]),
         ("fine_tuning: {epoch: 7}", ["fine_tuning.epoch", "7"]),
-        ("quantization: int4", ["quantization", "'int4'", "'int8', 'int16x8', 'float16', 'dynamic', 'weight_only_int8' or 'none'"]),
+        (
+            "quantization: int4",
+            ["quantization", "'int4'", "'int8', 'int16x8', 'float16', 'dynamic', 'weight_only_int8' or 'none'"],
+        ),
         ("calibration_samples: many", ["calibration_samples", "'many'"]),
         ("calibration_samples: 0", ["calibration_samples", "greater than or equal to 1", "Received: 0"]),
         ("fine_tuning: {learning_rate: -0.5}", ["fine_tuning.learning_rate", "-0.5"]),

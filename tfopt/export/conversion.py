@@ -98,7 +98,7 @@ def _convert(saved_model: str, path: str, quantization: str, options: str, calib
         converter.target_spec.supported_types = [tf.float16]
     if quantization in {"int8", "int16x8"}:
         converter.inference_input_type = converter.inference_output_type = {"int8": tf.int8}.get(quantization, tf.int16)
-    # No public option exists; ADR 9.
+    # TensorFlow has no other option for it.
     converter._experimental_disable_per_channel_quantization_for_dense_layers = not per_channel_dense
     if calibration is not None:
         with np.load(calibration) as file:

@@ -69,7 +69,7 @@ def export_tflite(
             "weight_only_int8": int8 weights, computed in float;
             "float16": weights of half the size;
             "none": float32.
-        calibration: samples for the ranges of post-training int8 and int16x8 (required there) and for the
+        calibration: samples for the ranges of post-training int8 and of int16x8 (required there) and for the
             verification: an array of shape `(n, ...)`, a sequence or mapping of arrays, or a tf.data.Dataset of
             batches. Without them the verification runs on standard normal samples, and says so.
         allow_float: whether an int8 or int16x8 file may compute in float where it has no integer operator. Layers that
@@ -110,13 +110,13 @@ def export_tflite(
     quantization = quantization or config.mode
     trained_for_it = is_quantize_aware(model) and config.mode == quantization
     integer = quantization in INTEGER_QUANTIZATIONS
-    post_training = integer and not trained_for_it
+    needs_ranges = quantization == "int16x8" or (integer and not trained_for_it)
     allow_float = allow_float or (trained_for_it and any(one.activation_bits is None for one in exceptions.values()))
     recipe = recipe or Recipe(quantization=quantization)  # type: ignore[arg-type]
-    if post_training and calibration is None:
+    if needs_ranges and calibration is None:
         raise ConfigError(
-            f"export_tflite: post-training {quantization} needs calibration=..., a few hundred typical samples, to "
-            "measure the activation ranges. Received: None. (A model that is quantize-aware for it needs none.)"
+            f"export_tflite: {quantization} needs calibration=..., a few hundred typical samples, to measure the "
+            "activation ranges. Received: None. (A model that is quantize-aware for int8 needs none.)"
         )
     samples = None
     if calibration is not None:
@@ -140,7 +140,7 @@ def export_tflite(
             Path(folder, "saved_model"),
             converted,
             quantization=quantization,
-            calibration=samples if post_training else None,
+            calibration=samples if needs_ranges else None,
             per_channel_dense=not trained_for_it or config.per_channel_dense,
             allow_float=allow_float,
         )

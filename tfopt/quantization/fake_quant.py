@@ -65,7 +65,7 @@ def _grid(minimum: Any, maximum: Any, bits: int, rounding: Callable[[Any], Any])
     minimum = ops.minimum(ops.cast(minimum, "float32"), 0.0)
     maximum = ops.maximum(ops.maximum(ops.cast(maximum, "float32"), 0.0), minimum + MINIMUM_WIDTH)
     if bits == 16:
-        return 2 * ops.maximum(-minimum, maximum) / activation_steps(16), ops.zeros_like(minimum)
+        return ops.maximum(-minimum / 2**15, maximum / (2**15 - 1)), ops.zeros_like(minimum)
     scale = (maximum - minimum) / activation_steps(8)
     return scale, ops.clip(rounding(-128 - minimum / scale), -128, 127)
 

@@ -17,7 +17,7 @@ from tfopt.quantization.fake_quant import (
     round_to_float16,
 )
 
-__all__ = ["FakeQuantize", "FixedFakeQuantize", "LearnedFakeQuantize", "NamedOutput", "QuantizeAware"]
+__all__ = ["FakeQuantize", "FixedFakeQuantize", "KeptInFloat", "LearnedFakeQuantize", "NamedOutput", "QuantizeAware"]
 
 
 @keras.saving.register_keras_serializable(package="tfopt")
@@ -50,6 +50,7 @@ class FakeQuantize(keras.layers.Layer):
 
     def __init__(self, members: int = 1, momentum: float = 0.99, bits: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.members = members
         self.momentum = momentum
         self.bits = bits
@@ -139,6 +140,7 @@ class LearnedFakeQuantize(keras.layers.Layer):
 
     def __init__(self, members: int = 1, bits: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.members = members
         self.bits = bits
         self.rounding = True
@@ -195,6 +197,7 @@ class FixedFakeQuantize(keras.layers.Layer):
 
     def __init__(self, minimum: float, maximum: float, bits: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.minimum = minimum
         self.maximum = maximum
         self.bits = bits
@@ -244,6 +247,7 @@ class QuantizeAware(keras.layers.Wrapper):
         **kwargs: Any,
     ) -> None:
         super().__init__(layer, **kwargs)
+        self.supports_masking = True
         self.scale_axes = None if scale_axes is None else tuple(scale_axes)
         self.weight_names = tuple(weights)
         self.rounding = True
@@ -285,6 +289,23 @@ class QuantizeAware(keras.layers.Wrapper):
 
 
 @keras.saving.register_keras_serializable(package="tfopt")
+class KeptInFloat(keras.layers.Layer):
+    """Passes on what a layer computed in float by request, so that the export knows where it ends."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns `x`."""
+        return x
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's own."""
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="tfopt")
 class NamedOutput(keras.layers.Layer):
     """Passes an output on under the name it has in the float model, so that losses and clients find it.
 
@@ -299,6 +320,7 @@ class NamedOutput(keras.layers.Layer):
         self, config: dict[str, Any] | None = None, exceptions: dict[str, dict[str, Any]] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.config = dict(config or {})
         self.exceptions = dict(exceptions or {})
 

@@ -76,11 +76,13 @@ class Plan:
     Args:
         ranges: for each tensor that is rounded, the range it is rounded to.
         weights: for each layer whose weights are rounded (by its id), how.
+        kept_in_float: tensors that are rounded although a layer that could do so does not compute on integers.
         coverage: one row per layer.
     """
 
     ranges: dict[Value, SharedRange]
     weights: dict[int, RoundedWeights]
+    kept_in_float: frozenset[Value]
     coverage: tuple[CoverageRow, ...]
 
 
@@ -100,7 +102,7 @@ def plan_quantization(
         exceptions: the layers that compute otherwise, by name.
 
     Raises:
-        ConfigError: if some layers are int8 and others int16.
+        ConfigError: if some layers are int16 and others not.
     """
     config = config or QuantizationConfig()
     exceptions = exceptions or {}
@@ -108,6 +110,7 @@ def plan_quantization(
     names = dict(zip(keras.tree.flatten(graph.inputs), graph.input_names, strict=True))
     rounded: set[Value] = set()  # what integer operators write
     from_float = set(names)
+    kept_in_float: set[Value] = set()  # what an integer operator could have written
     read_by_integers: set[Value] = set()
     open_to: dict[Value, frozenset[str]] = {}  # what the converter would still fuse into the value's producer
     owner: dict[Value, str] = {}  # the layer that a fused layer becomes part of
@@ -129,6 +132,8 @@ def plan_quantization(
             weights[id(call.operation)] = _rounded_weights(call, rule, mode, config)
         if isinstance(rule, str) or rule.in_float is not None or mode.activation_bits is None:
             from_float.update(keras.tree.flatten(call.outputs))
+            if isinstance(rule, Rule) and rule.in_float is None:
+                kept_in_float.add(call.output)
             rows.setdefault(call.name, _float_row(call, rule, mode))
             continue
         read_by_integers.update(call.inputs)
@@ -148,7 +153,7 @@ def plan_quantization(
             kind = Output.SAME_ROUNDED
         match kind:
             case Output.SAME | Output.SAME_ROUNDED:
-                same_grid.join(output, call.inputs)
+                same_grid.join(output, [value for value in call.inputs if "float" in value.dtype])
                 on_input_grid.add(output)
             case Output.FIXED:
                 # TFLite fixes the int16 grids of softmax, sigmoid and tanh at 1/32768.
@@ -172,18 +177,20 @@ def plan_quantization(
         name = unique_name(names[values[0]], taken)
         shared = SharedRange(name, tuple(values), same_grid.fixed.get(representative), bits)
         ranges.update(dict.fromkeys(values, shared))
-    return Plan(ranges, weights, tuple(rows.values()))
+    return Plan(ranges, weights, frozenset(kept_in_float & ranges.keys()), tuple(rows.values()))
 
 
 def _activation_bits(config: QuantizationConfig, exceptions: Mapping[str, QuantizationConfig]) -> int:
-    widths = {mode.activation_bits for mode in (config, *exceptions.values())} - {None}
-    if len(widths) > 1:
+    if any(mode.mode != config.mode for mode in exceptions.values()) and "int16x8" in {
+        mode.mode for mode in (config, *exceptions.values())
+    }:
         raise ConfigError(
-            "quantize_aware: layers= cannot mix int8 and int16x8 in one model: no TFLite operator reads one and writes "
-            "the other, and the converter merges the two grids at the border. Keep the layers in float "
-            "(mode 'none'), or take int16x8 for the whole model."
+            "quantize_aware: int16x8 is for a whole model: TFLite's converter makes all layers int16 or none. "
+            f"Received: {config.mode} for the model and "
+            f"{', '.join(sorted({mode.mode for mode in exceptions.values()}))} for layers. "
+            "Keep layers in float (mode 'none') within int8, or take int16x8 for all."
         )
-    return next(iter(widths), 8) or 8
+    return config.activation_bits or 8
 
 
 def _rounded_weights(call: Call, rule: Rule, mode: QuantizationConfig, config: QuantizationConfig) -> RoundedWeights:

@@ -10,11 +10,18 @@ import keras
 
 from tfopt.data import Samples, check_samples
 from tfopt.errors import ConfigError, ModelError
-from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, LearnedFakeQuantize, NamedOutput, QuantizeAware
+from tfopt.quantization.layers import (
+    FakeQuantize,
+    FixedFakeQuantize,
+    KeptInFloat,
+    LearnedFakeQuantize,
+    NamedOutput,
+    QuantizeAware,
+)
 from tfopt.quantization.plan import SharedRange, plan_quantization
 from tfopt.quantization.ranges import calibrate
 from tfopt.recipe import Quantization, QuantizationConfig
-from tfopt.surgery.elementary import as_elementary
+from tfopt.surgery.elementary import as_elementary, origin_of
 from tfopt.surgery.graph import Call, Copier, Graph, Value, copy_call, read_graph, rebuild, unique_name
 from tfopt.surgery.model import check_model
 
@@ -54,8 +61,8 @@ def quantize_aware(
         ModelError: if the model is not a built Keras 3 model, is subclassed, already quantize-aware, has NaN
             weights, or under `strict` has a layer without an int8 rule.
         DataError: if the calibration data is empty, not finite, or does not fit the model's inputs.
-        ConfigError: if a config is not one, an expression of `layers` matches no layer, int8 and int16x8 are
-            mixed, or ranges are to be learned or searched without calibration.
+        ConfigError: if a config is not one, an expression of `layers` matches no layer, int16x8 is
+            mixed with others, or ranges are to be learned or searched without calibration.
 
     Example:
         >>> import numpy as np
@@ -107,6 +114,8 @@ def quantize_aware(
 
     def round_value(value: Value, tensor: Any) -> Any:
         shared = plan.ranges.get(value)
+        if value in plan.kept_in_float:
+            tensor = KeptInFloat(dtype=value.dtype)(tensor)
         if shared is not None:
             rounding = roundings.setdefault(shared.name, _rounding(shared, value.dtype, settings))
             fixed = isinstance(rounding, FixedFakeQuantize)
@@ -142,7 +151,7 @@ def _exceptions(
 ) -> dict[str, QuantizationConfig]:
     """For each elementary layer that a pattern means, by the name of the layer it comes from, its config."""
     originals = {call.name for call in read_graph(model).calls}
-    origins = {call.name: _origin(call.name, originals) for call in graph.calls}
+    origins = {call.name: origin_of(call.name, originals) for call in graph.calls}
     exceptions: dict[str, QuantizationConfig] = {}
     for pattern, config in layers.items():
         try:
@@ -160,11 +169,6 @@ def _exceptions(
         for name in matched:
             exceptions.setdefault(name, QuantizationConfig.of(config))
     return exceptions
-
-
-def _origin(name: str, originals: set[str]) -> str:
-    """The layer that an elementary layer comes from: "scores_activation" is part of "scores"."""
-    return max((o for o in originals if name == o or name.startswith(f"{o}_")), key=len, default=name)
 
 
 def _output_layer_names(model: keras.Model) -> list[str]:

@@ -52,6 +52,9 @@ def calibrate(
 
     float_model = rebuild(read_graph(model), on_call=observe)
 
+    if not observed:  # a model of float activations
+        return
+
     def run(outputs: list[Any]) -> Iterator[list[np.ndarray]]:
         probe = keras.Model(float_model.inputs, outputs)
         for start in range(0, len(samples[0]), batch_size):

@@ -12,9 +12,10 @@ import numpy as np
 from tfopt.data import Samples, check_samples
 from tfopt.errors import ConfigError, DataError
 from tfopt.output_error import sqnr_db
-from tfopt.quantization.quantize_aware import _origin, is_quantize_aware, quantize_aware
+from tfopt.quantization.quantize_aware import is_quantize_aware, quantize_aware
 from tfopt.quantization.roundings import MODEL_OUTPUT, RoundedLayer, SwitchableModel, rounded_layers
 from tfopt.recipe import Quantization, QuantizationConfig
+from tfopt.surgery.elementary import origin_of
 from tfopt.surgery.graph import read_graph
 from tfopt.surgery.model import check_model
 
@@ -229,7 +230,7 @@ def _by_original(layers: list[RoundedLayer], originals: dict[str, keras.Operatio
         if not (layer.weights or layer.roundings):
             continue
         is_input = layer.kind == "InputLayer"
-        names = layer.names if is_input else [_origin(name, set(originals)) for name in layer.names]
+        names = layer.names if is_input else [origin_of(name, originals) for name in layer.names]
         kind = type(originals[names[0]]).__name__ if names[0] in originals and not is_input else layer.kind
         whole = into[layer] = merged.setdefault(names[0], RoundedLayer(kind))
         whole.names += [name for name in dict.fromkeys(names) if name not in whole.names]

@@ -18,11 +18,8 @@ MINIMUM_WIDTH = 1e-6
 
 
 def activation_steps(bits: int) -> int:
-    """How many steps the range of an activation is divided into.
-
-    An int16 grid is symmetric around zero, from -32767 on.
-    """
-    return 2**bits - (1 if bits == 8 else 2)
+    """How many steps the range of an activation is divided into."""
+    return 2**bits - 1
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class ActivationGrid:
 def activation_grid(minimum: float, maximum: float, bits: int = 8) -> ActivationGrid:
     """The grid of the range [minimum, maximum], widened to hold zero and so that zero is a grid point.
 
-    An int8 grid is shifted to it; an int16 grid is symmetric.
+    An int8 grid is shifted to it; an int16 grid has its zero point at 0.
 
     Example:
         >>> grid = activation_grid(-1.0, 1.55)
@@ -74,7 +71,7 @@ def activation_grid(minimum: float, maximum: float, bits: int = 8) -> Activation
     minimum, maximum = min(minimum, 0.0), max(maximum, 0.0)
     maximum = max(maximum, minimum + MINIMUM_WIDTH)
     if bits == 16:
-        return ActivationGrid(2 * max(-minimum, maximum) / activation_steps(16), 0, bits)
+        return ActivationGrid(max(-minimum / 2**15, maximum / (2**15 - 1)), 0, bits)
     scale = (maximum - minimum) / activation_steps(8)
     zero_point = round(np.clip(-128 - minimum / scale, -128, 127))
     return ActivationGrid(scale, int(zero_point))

@@ -7,11 +7,13 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from tfopt.errors import ModelError
 from tfopt.quantization.layers import (
     FakeQuantize,
     FixedFakeQuantize,
+    KeptInFloat,
     LearnedFakeQuantize,
     NamedOutput,
     QuantizeAware,
@@ -33,12 +35,11 @@ def strip(model: keras.Model) -> keras.Model:
         >>> [layer.name for layer in strip(quantize_aware(model)).layers][1:]
         ['hidden']
     """
-
     outputs = {layer.name for layer in model.layers if isinstance(layer, NamedOutput)}
 
     def unwrap(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
         match call.operation:
-            case FakeQuantize() | LearnedFakeQuantize() | FixedFakeQuantize() | NamedOutput():
+            case FakeQuantize() | LearnedFakeQuantize() | FixedFakeQuantize() | KeptInFloat() | NamedOutput():
                 return args[0]
             case QuantizeAware():
                 return copy(call.operation.layer)(*args, **kwargs)
@@ -54,7 +55,8 @@ def freeze(model: keras.Model) -> keras.Model:
 
     From weights that lie on their grid already, the converter recovers just that grid; a fake-quantize
     node on the weights of a dense layer would make it fail. A batch norm that follows no convolution, and any
-    other multiplication and addition per channel, becomes a depthwise one.
+    other multiplication and addition per channel, becomes a depthwise one. The int16 ranges of int16x8 are
+    left out: there the converter takes them from calibration samples.
 
     Raises:
         ModelError: if a range was never observed.
@@ -65,13 +67,16 @@ def freeze(model: keras.Model) -> keras.Model:
 
     def fix(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
         match call.operation:
+            case FakeQuantize() | LearnedFakeQuantize() | FixedFakeQuantize() as layer if layer.bits == 16:
+                return args[0]  # with ranges in the graph, the converter makes softmax and its kin int8
             case FakeQuantize() | LearnedFakeQuantize() as layer:
                 if not layer.is_known:
                     raise ModelError(
                         f"The range '{call.name}' of the model was never observed, so it has no int8 grid yet. "
                         "Pass calibration=... to quantize_aware, or train the model first."
                     )
-                grid = activation_grid(*(float(end) for end in layer.range()), layer.bits)
+                minimum, maximum = (float(end) for end in layer.range())
+                grid = activation_grid(minimum, maximum, layer.bits)
                 name = f"{call.name}_{kwargs['member']}"
                 return FixedFakeQuantize(grid.minimum, grid.maximum, layer.bits, name=name)(args[0])
             case QuantizeAware() as wrapper:
@@ -81,6 +86,10 @@ def freeze(model: keras.Model) -> keras.Model:
                 copies = [attrgetter(name)(layer) for name in wrapper.weight_names]
                 weights.extend(zip(copies, rounded, strict=True))
                 return outputs
+            case KeptInFloat():
+                # The converter computes on integers whatever lies between two grids. It has no integer kernel for a
+                # reversal, and does not see that two of them are none.
+                return ops.flip(ops.flip(args[0], axis=1), axis=1)
             case NamedOutput():
                 return args[0]
             case keras.layers.Rescaling() | keras.layers.Normalization() as layer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -22,7 +23,7 @@ from tfopt.surgery.rewriting import Rewrite, Rewriting
 from tfopt.surgery.separable import split_separable_convolution
 from tfopt.surgery.time_distributed import unroll_time_distributed
 
-__all__ = ["as_elementary"]
+__all__ = ["as_elementary", "origin_of"]
 
 _REWRITES: dict[type, Rewrite] = {
     layers.Activation: split_activation,
@@ -56,6 +57,17 @@ def as_elementary(model: keras.Model) -> keras.Model:
     """
     # Nested models become part of the graph when it is read again, so the layers within a wrapper need a pass before.
     return _rewrite(_rewrite(model, _TIME_DISTRIBUTED), _REWRITES)
+
+
+def origin_of(name: str, originals: Collection[str]) -> str:
+    """The layer that an elementary layer comes from; the name itself if it comes from none.
+
+    Example:
+        >>> origin_of("conv_1_activation", ["conv", "conv_1"])
+        'conv_1'
+    """
+    candidates = (original for original in originals if name == original or name.startswith(f"{original}_"))
+    return max(candidates, key=len, default=name)
 
 
 def _rewrite(model: keras.Model, rewrites: dict[type, Rewrite]) -> keras.Model:

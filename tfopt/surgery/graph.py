@@ -199,6 +199,8 @@ def rebuild(
     for original, duplicate in copies.values():
         if isinstance(original, keras.Layer):
             duplicate.set_weights(original.get_weights())
+            if isinstance(duplicate, keras.layers.Normalization):
+                duplicate.finalize_state()  # it computes with what it derives from its weights
     return model
 
 
