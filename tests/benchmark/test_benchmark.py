@@ -11,6 +11,7 @@ import pytest
 import tfopt
 from tfopt.artifact import Artifact, TensorSpec
 from tfopt.benchmark.report import Report
+from tfopt.benchmark.tflite import TfliteRunner
 from tfopt.errors import BenchmarkError, ConfigError, DataError
 
 FAST = {"repeats": 10, "seconds": 0.0}
@@ -86,9 +87,7 @@ def test_a_regression_comes_with_the_distribution_of_its_errors(files, tmp_path)
 
 
 def test_predictions_that_are_not_finite_are_refused(files, monkeypatch):
-    monkeypatch.setattr(
-        "tfopt.benchmark.tflite.TfliteRunner.predict", lambda self, samples, advance: [np.full((64, 1), np.nan)]
-    )
+    monkeypatch.setattr(TfliteRunner, "predict", lambda self, samples, advance: [np.full((64, 1), np.nan)])
     with pytest.raises(DataError, match="predictions of int8 must be finite"):
         tfopt.benchmark(files.int8, (files.x, np.linspace(0, 1, 64)), threads=[1], **FAST)
 

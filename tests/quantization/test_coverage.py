@@ -10,7 +10,7 @@ from tfopt.quantization import CoverageRow, coverage, quantize_aware
 def small_model():
     x = keras.Input((8, 8, 3))
     y = layers.Conv2D(4, 3, activation="relu", name="conv")(x)
-    y = layers.Flatten(name="flat")(layers.Activation("softsign", name="squash")(y))
+    y = layers.Flatten(name="flat")(layers.Activation("squareplus", name="squash")(y))
     return keras.Model(x, layers.Dense(3, activation="softmax", name="scores")(y))
 
 
@@ -19,7 +19,7 @@ def test_table_names_each_layer_its_kind_and_what_int8_does():
         "layer              kind        computes  remark",
         "conv               Conv2D      int8      int8 weights per output channel, int8 output",
         "conv_activation    ReLU        int8      fused into conv",
-        "squash             Activation  float     the activation 'softsign' has no int8 kernel",
+        "squash             Activation  float     the activation 'squareplus' has no int8 kernel",
         "flat               Flatten     int8      int8; output has the input's range: values pass unchanged",
         "scores             Dense       int8      int8 weights per output channel, int8 output",
         "scores_activation  Softmax     int8      int8; output has a range that TFLite fixes",
@@ -28,7 +28,9 @@ def test_table_names_each_layer_its_kind_and_what_int8_does():
 
 def test_layers_in_float_come_with_their_reason():
     assert coverage(small_model()).in_float == (
-        CoverageRow("squash", "Activation", "float", "the activation 'softsign' has no int8 kernel", unsupported=True),
+        CoverageRow(
+            "squash", "Activation", "float", "the activation 'squareplus' has no int8 kernel", unsupported=True
+        ),
     )
 
 

@@ -219,10 +219,10 @@ def test_scale_axes_of_each_layer_with_weights():
 
 def test_layer_without_a_rule_stays_in_float_with_its_reason():
     x = image()
-    y = layers.Activation("softsign", name="squash")(conv("a", activation="softsign")(x))
+    y = layers.Activation("squareplus", name="squash")(conv("a", activation="squareplus")(x))
     plan = plan_of(x, conv("b")(y))
     weights = ("int8", "int8 weights per output channel, int8 output", False)
-    reason = ("float", "the activation 'softsign' has no int8 kernel", True)
+    reason = ("float", "the activation 'squareplus' has no int8 kernel", True)
     rows = {row.layer: (row.arithmetic, row.remark, row.unsupported) for row in plan.coverage}
     assert rows == {"a": weights, "a_activation": reason, "squash": reason, "b": weights}
     # between two layers in float nothing is rounded

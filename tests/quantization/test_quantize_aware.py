@@ -199,13 +199,13 @@ def test_strict_names_each_layer_in_float_and_its_reason():
     model = keras.Sequential(
         [
             keras.Input((4,)),
-            layers.Dense(4, activation="selu", name="hidden"),
-            layers.LayerNormalization(name="norm"),
+            layers.Dense(4, activation="squareplus", name="hidden"),
+            layers.Lambda(lambda x: x, name="code"),
         ]
     )
     expected = (
-        r"strict=True.*'hidden_activation' \(Activation\): the activation 'selu' has no int8 kernel; "
-        r"'norm' \(LayerNormalization\): LayerNormalization has no int8 rule"
+        r"strict=True.*'hidden_activation' \(Activation\): the activation 'squareplus' has no int8 kernel; "
+        r"'code' \(Lambda\): the code of a Lambda is unknown"
     )
     with pytest.raises(ModelError, match=expected):
         quantize_aware(model, strict=True)
