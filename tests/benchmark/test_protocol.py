@@ -75,7 +75,7 @@ def test_slow_and_fast_candidates_are_both_recorded_for_the_time_asked_for():
 
 
 # Few examples: each collects the garbage of the whole process twice.
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.lists(st.integers(1_000, 10**7), min_size=60, max_size=60))
 def test_statistics_are_those_of_the_recorded_calls(durations):
     clock = Clock()

@@ -219,6 +219,7 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 # The second epoch begins at step 8: before the start, between the two freezings.
 @pytest.mark.parametrize("steps", [(12, 14, 15), (4, 6, 12)], ids=str)
 def test_backup_and_restore_equals_an_uninterrupted_fit(tmp_path, steps):
@@ -232,6 +233,7 @@ def test_backup_and_restore_equals_an_uninterrupted_fit(tmp_path, steps):
     assert_equal_weights(whole, resumed)
 
 
+@pytest.mark.slow
 def test_a_saved_model_goes_on_where_it_stood(tmp_path):
     whole, first = compiled(), compiled()
     fit(whole, QuantizationSchedule(2, 6, 10), epochs=2)
@@ -243,6 +245,7 @@ def test_a_saved_model_goes_on_where_it_stood(tmp_path):
     assert_equal_weights(whole, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same_instance", [True, False])
 def test_a_fit_that_was_interrupted_leaves_nothing_behind(same_instance):
     model = compiled()
@@ -332,6 +335,7 @@ def test_learned_ranges_with_gradient_accumulation():
     assert moved == [False] * 4 + [False, True, False, True] + [False] * 8
 
 
+@pytest.mark.slow
 def test_other_callbacks_that_trace_anew_leave_the_schedule_alone():
     class TraceAnew(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):

@@ -123,6 +123,7 @@ def callbacks():
     return QuantizationSchedule(3, 10, 12), MagnitudePruning(0.75, end_step=10, frequency=3), PreserveCompression()
 
 
+@pytest.mark.slow
 def test_backup_and_restore_equals_an_uninterrupted_fit(tmp_path):
     whole, broken, resumed = (compiled() for _ in range(3))
     fit(whole, *callbacks())
@@ -132,6 +133,7 @@ def test_backup_and_restore_equals_an_uninterrupted_fit(tmp_path):
     assert_equal_weights(whole, resumed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"use_ema": True}, {"gradient_accumulation_steps": 2}], ids=str)
 def test_a_file_saved_in_mid_training_goes_on_as_if_it_had_not_been(tmp_path, options):
     path = tmp_path / "1.keras"
@@ -247,6 +249,7 @@ def seeds(model):
     return [np.array(weight) for weight in model.non_trainable_variables if "int" in weight.dtype]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RECURRENT)
 def test_dropout_within_a_wrapped_layer_is_drawn_anew_and_reproducibly(kind):
     x = X.reshape(32, 6, 18)

@@ -46,11 +46,11 @@ def coverage(model: keras.Model) -> Coverage:
         ModelError: if the model is subclassed.
 
     Example:
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "selu", name="hidden")])
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "squareplus", name="hidden")])
         >>> print(coverage(model))
         layer              kind        computes  remark
         hidden             Dense       int8      int8 weights per output channel, int8 output
-        hidden_activation  Activation  float     the activation 'selu' has no int8 kernel
+        hidden_activation  Activation  float     the activation 'squareplus' has no int8 kernel
     """
     config, exceptions = settings_of(model)
     return Coverage(plan_quantization(read_graph(as_elementary(strip(model))), config, exceptions).coverage)
