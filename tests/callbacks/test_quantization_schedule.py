@@ -78,6 +78,7 @@ def assert_equal_weights(one, other):
         np.testing.assert_array_equal(expected, received)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str)
 def test_ranges_and_statistics_stand_still_from_their_steps_on(options):
     model = compiled(**options)
