@@ -182,7 +182,11 @@ RENDERERS = {
 def main() -> None:
     for name, (page, render) in RENDERERS.items():
         path = ROOT.parent / page
-        table = render(json.loads((ROOT / "results" / f"{name}.json").read_text()))
+        results = ROOT / "results" / f"{name}.json"
+        if not results.exists():
+            print(f"{page}: nothing to render, {results.name} is not measured yet.")
+            continue
+        table = render(json.loads(results.read_text()))
         begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         text = path.read_text()
