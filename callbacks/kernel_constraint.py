@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -11,7 +12,7 @@ import numpy as np
 __all__ = ["KernelConstraint", "KernelConstraints", "KernelMask", "constraints_on"]
 
 
-class KernelConstraint:
+class KernelConstraint(ABC):
     """Holds one kernel to some form, after the constraint that was on it before has run.
 
     Args:
@@ -28,9 +29,9 @@ class KernelConstraint:
         """What the optimizer assigns after an update."""
         return self.held(weights if self.inner is None else self.inner(weights))
 
+    @abstractmethod
     def held(self, weights: Any) -> Any:
         """The weights in the form that this constraint is about."""
-        raise NotImplementedError
 
 
 class KernelMask(KernelConstraint):

@@ -90,7 +90,7 @@ def _last_words(log: Path, lines: int = 6) -> str:
 def _convert(saved_model: str, path: str, quantization: str, options: str, calibration: str | None = None) -> None:
     import tensorflow as tf
 
-    per_channel_dense, allow_float = json.loads(options).values()
+    settings = json.loads(options)
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
     if quantization not in {"none", "weight_only_int8"}:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -99,7 +99,7 @@ def _convert(saved_model: str, path: str, quantization: str, options: str, calib
     if quantization in {"int8", "int16x8"}:
         converter.inference_input_type = converter.inference_output_type = {"int8": tf.int8}.get(quantization, tf.int16)
     # TensorFlow has no other option for it.
-    converter._experimental_disable_per_channel_quantization_for_dense_layers = not per_channel_dense
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = not settings["per_channel_dense"]
     if calibration is not None:
         with np.load(calibration) as file:
             samples = dict(file)
@@ -114,7 +114,7 @@ def _convert(saved_model: str, path: str, quantization: str, options: str, calib
             "int16x8": tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
         }[quantization]
         converter.target_spec.supported_ops = [integer_operators]
-        if allow_float:
+        if settings["allow_float"]:
             converter.target_spec.supported_ops.append(tf.lite.OpsSet.TFLITE_BUILTINS)
     converted = converter.convert()
     if quantization == "weight_only_int8":  # TensorFlow's converter computes on int8 wherever weights are

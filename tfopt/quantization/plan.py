@@ -167,9 +167,10 @@ def plan_quantization(
 
     if config.activation_bits is not None:  # the file takes and gives integers
         read_by_integers.update(keras.tree.flatten((graph.inputs, graph.outputs)))
+    stored = rounded | (from_float & read_by_integers)
     members: dict[Value, list[Value]] = {}
     for value in names:
-        if "float" in value.dtype and (value in rounded or value in from_float & read_by_integers):
+        if value in stored and "float" in value.dtype:
             members.setdefault(same_grid.representative(value), []).append(value)
     ranges: dict[Value, SharedRange] = {}
     taken: set[str] = set()
