@@ -64,7 +64,7 @@ class Watch(keras.callbacks.Callback):
 
 
 def watch(model):
-    norm, x_range = model.get_layer("norm"), model.get_layer("x_range")
+    norm, x_range = model.get_layer("norm_folded").layer, model.get_layer("x_range")
     return Watch(
         range=lambda: np.array(x_range.minima),
         statistics=lambda: np.array(norm.moving_mean),
@@ -144,36 +144,37 @@ def test_a_schedule_of_nothing_changes_nothing():
 
 def test_batch_norms_normalize_with_what_they_keep():
     model = compiled(keras.optimizers.SGD(0.0))
-    for weight in (model.get_layer("norm").moving_mean, model.get_layer("norm").moving_variance):
+    norm = model.get_layer("norm_folded").layer
+    for weight in (norm.moving_mean, norm.moving_variance):
         weight.assign(0.7 * np.ones(weight.shape))
     fit(model, epochs=1)  # ranges
-    before = model.get_layer("norm").moving_mean.numpy()
+    before = norm.moving_mean.numpy()
     history = fit(model, QuantizationSchedule(0, 0, 0), epochs=1, validation_data=(X, Y), validation_batch_size=4)
     assert history["loss"] == pytest.approx(history["val_loss"])
-    np.testing.assert_array_equal(model.get_layer("norm").moving_mean, before)
+    np.testing.assert_array_equal(norm.moving_mean, before)
 
 
 def test_layers_that_were_frozen_before_stay_frozen():
     model = quantize_aware(float_model(), calibration=X)
-    model.get_layer("norm").trainable = False
+    model.get_layer("norm_folded").layer.trainable = False
     model.get_layer("x_range").trainable = False
     compiled(model=model)
     seen = watch(model)
     fit(model, QuantizationSchedule(1, 2, 3), seen)
     assert seen.moves == {name: [False] * 16 for name in ("range", "statistics", "gamma", "beta")}
-    assert not model.get_layer("norm").trainable
-    assert not model.get_layer("norm").gamma.trainable
+    assert not model.get_layer("norm_folded").layer.trainable
+    assert not model.get_layer("norm_folded").layer.gamma.trainable
     assert not model.get_layer("x_range").trainable
 
 
 def test_a_gamma_that_was_frozen_before_stays_frozen():
     model = compiled()
-    model.get_layer("norm").gamma.trainable = False
+    model.get_layer("norm_folded").layer.gamma.trainable = False
     seen = watch(model)
     fit(model, QuantizationSchedule(0, None, 4), seen)
     assert seen.moves["gamma"] == [False] * 16
     assert seen.moves["beta"] == [True] * 16
-    assert not model.get_layer("norm").gamma.trainable
+    assert not model.get_layer("norm_folded").layer.gamma.trainable
 
 
 def test_after_the_fit_everything_is_free_again():
@@ -295,14 +296,9 @@ def test_a_model_nested_in_another_is_scheduled():
 
 def learned(optimizer):
     keras.utils.set_random_seed(0)
-    model = keras.Sequential(
-        [
-            keras.Input((6,)),
-            LearnedFakeQuantize(name="x_range"),
-            QuantizeAware(layers.Dense(3), (0,), name="scores"),
-            layers.Softmax(),
-        ]
-    )
+    x = keras.Input((6,))
+    rounded, _ = LearnedFakeQuantize(name="x_range")(x)
+    model = keras.Model(x, layers.Softmax()(QuantizeAware(layers.Dense(3), (0,), name="scores")(rounded)))
     model.get_layer("x_range").start_at(-2.0, 2.0, member=0)
     return compiled(optimizer, model)
 
@@ -397,7 +393,7 @@ MIRRORED = textwrap.dedent("""
         aware = quantize_aware(model)
         aware.compile(keras.optimizers.Adam(), "mse")
     x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32") * np.arange(1, 33)[:, None]
-    norm, seen = aware.get_layer("norm"), []
+    norm, seen = aware.get_layer("norm_folded").layer, []
 
     class Watch(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

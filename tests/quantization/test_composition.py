@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from operator import attrgetter
 
 import keras
 import numpy as np
@@ -109,7 +110,7 @@ def test_averages_of_weights_are_rounded_too():
     assert np.array_equal(float_twin.get_layer("conv").kernel, kernel)
     outputs = aware.predict(X, verbose=0)
     np.testing.assert_allclose(outputs * 256, np.round(outputs * 256), atol=1e-4)
-    aware.get_layer("conv_int8").layer.kernel.assign(aware.get_layer("conv_int8").rounded_weights()[0][1])
+    aware.get_layer("conv_int8").layer.kernel.assign(aware.get_layer("conv_int8").rounded_weights()["kernel"])
     np.testing.assert_allclose(aware.predict(X, verbose=0), outputs, atol=1 / 256)
 
 
@@ -174,7 +175,7 @@ def test_pruning_in_the_same_fit():
     for wrapper in aware.layers:
         if isinstance(wrapper, QuantizeAware):
             kernel = np.array(wrapper.layer.kernel)
-            rounded = np.asarray(wrapper.rounded_weights()[0][1])
+            rounded = np.asarray(wrapper.rounded_weights()["kernel"])
             assert np.count_nonzero(kernel) == round(0.25 * kernel.size)
             assert np.all(rounded[kernel == 0] == 0)
 
@@ -278,9 +279,10 @@ def test_all_weights_of_a_recurrent_layer_are_rounded_and_trained(kind):
     x = X.reshape(32, 6, 18)
     before = wrapper.get_weights()
     received = np.asarray(model(x))
-    pairs = [(variable, np.asarray(rounded)) for variable, rounded in wrapper.rounded_weights()]
-    assert len(pairs) == len(wrapper.weight_names)
-    for variable, rounded in pairs:
+    weights = {name: np.asarray(rounded) for name, rounded in wrapper.rounded_weights().items()}
+    assert list(weights) == list(wrapper.weight_names)
+    for name, rounded in weights.items():
+        variable = attrgetter(name)(wrapper.layer)
         assert not np.array_equal(variable, rounded)
         variable.assign(rounded)
     wrapper.rounding = False

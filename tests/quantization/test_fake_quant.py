@@ -3,7 +3,12 @@ import pytest
 import tensorflow as tf
 from reference_weights import weight_scales
 
-from tfopt.quantization.fake_quant import fake_quantize_activation, fake_quantize_weights
+from tfopt.quantization.fake_quant import (
+    activation_scale,
+    fake_quantize_activation,
+    fake_quantize_weights,
+    round_bias,
+)
 from tfopt.quantization.spec import activation_grid
 
 RANGES = [(-1.0, 2.0), (0.0, 6.0), (-3.0, 0.0), (0.5, 2.0), (-2.0, -0.5), (-1e-3, 1e3), (0.0, 0.0)]
@@ -98,3 +103,17 @@ def test_compiled_functions_give_the_same(jit_compile):
     np.testing.assert_allclose(y, expected, atol=1.01 * 3.5 / 255)
     np.testing.assert_allclose(np.mean(y), np.mean(expected), atol=1e-2)
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-3)
+
+
+def test_bias_is_rounded_where_there_is_a_grid():
+    bias = tf.constant([0.26, -0.26, 0.37])
+    with tf.GradientTape() as tape:
+        tape.watch(bias)
+        rounded = round_bias(bias, tf.constant([0.1, 0.5, 0.0]))
+    np.testing.assert_allclose(rounded, [0.3, -0.5, 0.37], atol=1e-6)
+    np.testing.assert_array_equal(tape.gradient(rounded, bias), np.ones(3))
+
+
+def test_activation_scale_is_that_of_the_grid():
+    for bits in (8, 16):
+        assert float(activation_scale(-0.7, 1.9, bits)) == pytest.approx(activation_grid(-0.7, 1.9, bits).scale)

@@ -55,14 +55,14 @@ def test_training_rounds_to_the_range_just_moved():
     layer = FakeQuantize()
     train_on(layer, (0, 2))
     x = batch(0, 4)
-    np.testing.assert_allclose(layer(x, training=True), rounded(x, 0, 3), atol=1e-6)
+    np.testing.assert_allclose(layer(x, training=True)[0], rounded(x, 0, 3), atol=1e-6)
 
 
 def test_inference_uses_the_observed_range_and_leaves_it():
     layer = FakeQuantize()
     train_on(layer, (-1, 2))
     x = batch(-5, 5)
-    np.testing.assert_allclose(layer(x), rounded(x, -1, 2), atol=1e-6)
+    np.testing.assert_allclose(layer(x)[0], rounded(x, -1, 2), atol=1e-6)
     assert range_of(layer) == [-1, 2]
     assert layer.batches.numpy().tolist() == [1]
 
@@ -70,7 +70,7 @@ def test_inference_uses_the_observed_range_and_leaves_it():
 def test_before_anything_was_observed_the_batchs_own_range_is_used():
     layer = FakeQuantize()
     for x in (batch(-4, 5), batch(0, 0.1)):
-        np.testing.assert_allclose(layer(x), rounded(x, x.min(), x.max()), atol=1e-6)
+        np.testing.assert_allclose(layer(x)[0], rounded(x, x.min(), x.max()), atol=1e-6)
     assert layer.batches.numpy().tolist() == [0]
 
 
@@ -83,14 +83,14 @@ def test_range_is_the_union_of_the_members():
     assert layer.batches.numpy().tolist() == [2, 0, 1]
     assert range_of(layer) == [-2, 7]
     x = batch(-2, 7)
-    np.testing.assert_allclose(layer(x, member=2), rounded(x, -2, 7), atol=1e-6)
+    np.testing.assert_allclose(layer(x, member=2)[0], rounded(x, -2, 7), atol=1e-6)
 
 
 def test_member_not_yet_observed_is_rounded_to_its_own_batchs_range():
     layer = FakeQuantize(members=2)
     train_on(layer, (-1, 1), member=0)
     x = batch(-4, 5)
-    np.testing.assert_allclose(layer(x, member=1), rounded(x, -4, 5), atol=1e-6)
+    np.testing.assert_allclose(layer(x, member=1)[0], rounded(x, -4, 5), atol=1e-6)
 
 
 def test_set_range_counts_as_one_batch():
@@ -111,14 +111,14 @@ def test_ranges_are_not_trained():
 def test_float16_values_keep_their_dtype_and_ranges_theirs():
     layer = FakeQuantize(dtype="mixed_float16")
     x = ops.cast(batch(-1, 1), "float16")
-    assert layer(x, training=True).dtype == "float16"
+    assert layer(x, training=True)[0].dtype == "float16"
     assert layer.minima.dtype == "float32"
 
 
 def test_fixed_range_never_moves():
     layer = FixedFakeQuantize(0.0, 255 / 256)
     x = batch(-1, 2)
-    np.testing.assert_allclose(layer(x), rounded(x, 0, 255 / 256), atol=1e-6)
+    np.testing.assert_allclose(layer(x)[0], rounded(x, 0, 255 / 256), atol=1e-6)
     assert layer.weights == []
 
 
@@ -154,7 +154,7 @@ def test_layer_runs_with_its_kernel_rounded_and_keeps_it_unrounded(kind):
     scales = weight_scales(kernel, wrapper.scale_axes)
     on_grid = np.round(kernel / scales) * scales
     assert not np.allclose(on_grid, kernel, atol=1e-6)
-    np.testing.assert_allclose(wrapper.rounded_weights()[0][1], on_grid, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(wrapper.rounded_weights()["kernel"], on_grid, rtol=1e-5, atol=1e-7)
     wrapper.layer.kernel.assign(on_grid)
     np.testing.assert_allclose(wrapper.layer(x), received, rtol=1e-4, atol=1e-5)
 
@@ -165,7 +165,7 @@ def test_gradient_of_the_kernel_is_that_of_the_rounded_one(kind):
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(wrapper(x) ** 2)
     kernel, bias = tape.gradient(loss, [wrapper.layer.kernel.value, wrapper.layer.bias.value])
-    wrapper.layer.kernel.assign(wrapper.rounded_weights()[0][1])
+    wrapper.layer.kernel.assign(wrapper.rounded_weights()["kernel"])
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(wrapper.layer(x) ** 2)
     expected = tape.gradient(loss, [wrapper.layer.kernel.value, wrapper.layer.bias.value])
@@ -181,7 +181,7 @@ def test_training_lowers_the_loss_and_moves_the_kernel_off_the_grid(kind):
     loss = [float(model.train_on_batch(x, target)) for _ in range(10)]
     assert loss[-1] < 0.9 * loss[0]
     kernel = wrapper.layer.kernel.numpy()
-    assert not np.allclose(wrapper.rounded_weights()[0][1], kernel, atol=1e-6)
+    assert not np.allclose(wrapper.rounded_weights()["kernel"], kernel, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", LAYERS)

@@ -75,7 +75,7 @@ def test_weights_start_as_the_float_models():
     aware = quantize_aware(model)
     for old, new in zip(model.get_layer("conv").weights, aware.get_layer("conv_int8").layer.weights, strict=True):
         np.testing.assert_array_equal(old, new)
-    for old, new in zip(model.get_layer("norm").weights, aware.get_layer("norm").weights, strict=True):
+    for old, new in zip(model.get_layer("norm").weights, aware.get_layer("norm_folded").layer.weights, strict=True):
         np.testing.assert_array_equal(old, new)
     assert len(aware.trainable_weights) == len(model.trainable_weights)
 
@@ -270,7 +270,7 @@ def test_pruned_weights_stay_exact_zeros_in_the_rounded_kernel():
     wrappers = [layer for layer in aware.layers if isinstance(layer, QuantizeAware)]
     assert len(wrappers) == 2
     for wrapper in wrappers:
-        kernel, rounded = wrapper.layer.kernel.numpy(), wrapper.rounded_weights()[0][1].numpy()
+        kernel, rounded = wrapper.layer.kernel.numpy(), wrapper.rounded_weights()["kernel"].numpy()
         assert np.count_nonzero(kernel) == round(0.25 * kernel.size)
         assert np.all(rounded[kernel == 0] == 0)
 

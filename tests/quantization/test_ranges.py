@@ -40,7 +40,7 @@ def values():
     model = small_model()
     aware = quantize_aware(model)
     for name in ("conv", "scores"):
-        model.get_layer(name).kernel.assign(aware.get_layer(f"{name}_int8").rounded_weights()[0][1])
+        model.get_layer(name).kernel.assign(aware.get_layer(f"{name}_int8").rounded_weights()["kernel"])
     names = ["x", "conv", "joined", "norm", "pool", "scores"]
     probe = keras.Model(model.input, [model.get_layer(name).output for name in names])
     return dict(zip(names, probe.predict(SAMPLES, verbose=0), strict=True))

@@ -13,7 +13,15 @@ from keras import ops
 
 from tfopt.quantization.spec import MINIMUM_WIDTH, WEIGHT_STEPS, activation_steps
 
-__all__ = ["fake_quantize_activation", "fake_quantize_learned", "fake_quantize_weights", "round_to_float16"]
+__all__ = [
+    "activation_scale",
+    "fake_quantize_activation",
+    "fake_quantize_learned",
+    "fake_quantize_weights",
+    "round_bias",
+    "round_to_float16",
+    "weight_scale",
+]
 
 
 def fake_quantize_activation(
@@ -60,6 +68,11 @@ def fake_quantize_learned(x: tf.Tensor, minimum: tf.Tensor, maximum: tf.Tensor, 
     return ops.cast((levels - zero_point) * scale, x.dtype)
 
 
+def activation_scale(minimum: tf.Tensor | float, maximum: tf.Tensor | float, bits: int = 8) -> tf.Tensor:
+    """The step of the integer grid of a range, a float32 scalar without gradient."""
+    return ops.stop_gradient(_grid(minimum, maximum, bits, ops.round)[0])
+
+
 def _grid(minimum: Any, maximum: Any, bits: int, rounding: Callable[[Any], Any]) -> tuple[tf.Tensor, tf.Tensor]:
     """The scale and zero point of a range, as `spec.activation_grid` has them."""
     minimum = ops.minimum(ops.cast(minimum, "float32"), 0.0)
@@ -83,9 +96,29 @@ def fake_quantize_weights(kernel: tf.Tensor, scale_axes: tuple[int, ...]) -> tf.
         kernel: weights of any shape.
         scale_axes: the axes that share one scale.
     """
-    largest = ops.max(ops.abs(kernel), axis=scale_axes, keepdims=True)
-    scale = ops.where(largest > 0, largest / WEIGHT_STEPS, 1.0)
-    return kernel + ops.stop_gradient(ops.round(kernel / scale) * scale - kernel)
+    scale = weight_scale(kernel, scale_axes)
+    step = ops.where(scale > 0, scale, 1.0)
+    return kernel + ops.stop_gradient(ops.round(kernel / step) * step - kernel)
+
+
+def weight_scale(kernel: tf.Tensor, scale_axes: tuple[int, ...]) -> tf.Tensor:
+    """The step of the grid of each output channel of a kernel, 0 where all its weights are; without gradient.
+
+    The axes that share a step are kept, at size 1.
+    """
+    return ops.stop_gradient(ops.max(ops.abs(kernel), axis=scale_axes, keepdims=True) / WEIGHT_STEPS)
+
+
+def round_bias(bias: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """Rounds a bias to the grid on which an integer layer adds up its products; the gradient is 1 everywhere.
+
+    Args:
+        bias: one value per output channel.
+        scale: of each channel, the scale of the input times that of the weights; where it is 0 nothing is rounded.
+    """
+    step = ops.where(scale > 0, scale, 1.0)
+    rounded = ops.where(scale > 0, ops.round(bias / step) * step, bias)
+    return bias + ops.stop_gradient(rounded - bias)
 
 
 def round_to_float16(kernel: tf.Tensor) -> tf.Tensor:

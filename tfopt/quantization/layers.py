@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from operator import attrgetter
 from typing import Any
 
@@ -11,13 +12,27 @@ import tensorflow as tf
 from keras import ops
 
 from tfopt.quantization.fake_quant import (
+    activation_scale,
     fake_quantize_activation,
     fake_quantize_learned,
     fake_quantize_weights,
+    round_bias,
     round_to_float16,
+    weight_scale,
 )
 
-__all__ = ["FakeQuantize", "FixedFakeQuantize", "KeptInFloat", "LearnedFakeQuantize", "NamedOutput", "QuantizeAware"]
+__all__ = [
+    "FakeQuantize",
+    "FixedFakeQuantize",
+    "FoldedBatchNormalization",
+    "KeptInFloat",
+    "LearnedFakeQuantize",
+    "NamedOutput",
+    "QuantizeAware",
+]
+
+SCALE_ARGUMENTS = ("input_scale", "sum_scale")
+"""The call arguments of wrappers that carry the scale of a grid, no activations."""
 
 
 @keras.saving.register_keras_serializable(package="tfopt")
@@ -43,9 +58,12 @@ class FakeQuantize(keras.layers.Layer):
         member: which of the tensors `x` is.
         training: whether the averages follow.
 
+    Returns, when called: `x` rounded, and the scale of its grid, a float32 scalar (0 without rounding).
+
     Example:
-        >>> FakeQuantize()(ops.array([0.0, 0.1004, 2.55])).numpy().round(4)
-        array([0.  , 0.1 , 2.55], dtype=float32)
+        >>> rounded, scale = FakeQuantize()(ops.array([0.0, 0.1004, 2.55]))
+        >>> rounded.numpy().round(4), round(float(scale), 4)
+        (array([0.  , 0.1 , 2.55], dtype=float32), 0.01)
     """
 
     def __init__(self, members: int = 1, momentum: float = 0.99, bits: int = 8, **kwargs: Any) -> None:
@@ -63,14 +81,16 @@ class FakeQuantize(keras.layers.Layer):
         self.maxima = self.add_weight(name="maxima", **options)
         self.batches = self.add_weight(name="batches", **options)
 
-    def call(self, x: tf.Tensor, member: int = 0, training: bool = False) -> tf.Tensor:
+    def call(self, x: tf.Tensor, member: int = 0, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Rounds `x`; while training, lets the range follow it first."""
         if training and self.trainable:
             self.observe(*batch_range(x), member=member)
             minimum, maximum = self.range()
         else:
             minimum, maximum = ops.cond(self.batches[member] > 0, self.range, lambda: batch_range(x))
-        return fake_quantize_activation(x, minimum, maximum, self.bits) if self.rounding else x
+        if not self.rounding:
+            return x, ops.zeros((), "float32")
+        return fake_quantize_activation(x, minimum, maximum, self.bits), activation_scale(minimum, maximum, self.bits)
 
     def observe(self, minimum: tf.Tensor, maximum: tf.Tensor, *, member: int) -> None:
         """Moves one member's averages towards a batch's range.
@@ -100,9 +120,9 @@ class FakeQuantize(keras.layers.Layer):
         """The union of the members' ranges."""
         return ops.min(self.minima), ops.max(self.maxima)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...], **_: Any) -> tuple[int | None, ...]:
-        """Rounding changes no shape."""
-        return input_shape
+    def compute_output_spec(self, x: keras.KerasTensor, **_: Any) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Those of the rounded tensor and of the scale."""
+        return _rounded_spec(x)
 
     def get_config(self) -> dict[str, Any]:
         """What the layer is rebuilt from."""
@@ -113,6 +133,10 @@ def batch_range(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The smallest and largest value of a batch, as float32, without gradient."""
     x = ops.stop_gradient(x)
     return ops.cast(ops.min(x), "float32"), ops.cast(ops.max(x), "float32")
+
+
+def _rounded_spec(x: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    return keras.KerasTensor(x.shape, x.dtype), keras.KerasTensor((), "float32")
 
 
 @keras.saving.register_keras_serializable(package="tfopt")
@@ -131,7 +155,8 @@ class LearnedFakeQuantize(keras.layers.Layer):
     Example:
         >>> layer = LearnedFakeQuantize()
         >>> layer.start_at(0.0, 2.55, member=0)
-        >>> layer(ops.array([[0.1004, 3.0]])).numpy().round(4)
+        >>> rounded, scale = layer(ops.array([[0.1004, 3.0]]))
+        >>> rounded.numpy().round(4)
         array([[0.1 , 2.55]], dtype=float32)
 
     References:
@@ -149,9 +174,12 @@ class LearnedFakeQuantize(keras.layers.Layer):
         self.minimum = self.add_weight(name="minimum", **options)
         self.maximum = self.add_weight(name="maximum", **options)
 
-    def call(self, x: tf.Tensor, member: int = 0) -> tf.Tensor:
+    def call(self, x: tf.Tensor, member: int = 0) -> tuple[tf.Tensor, tf.Tensor]:
         """Rounds `x`."""
-        return fake_quantize_learned(x, self.minimum, self.maximum, self.bits) if self.rounding else x
+        if not self.rounding:
+            return x, ops.zeros((), "float32")
+        rounded = fake_quantize_learned(x, self.minimum, self.maximum, self.bits)
+        return rounded, activation_scale(self.minimum, self.maximum, self.bits)
 
     def start_at(self, minimum: float, maximum: float, *, member: int) -> None:
         """Widens the range to hold what one member reaches."""
@@ -167,9 +195,9 @@ class LearnedFakeQuantize(keras.layers.Layer):
         """The range."""
         return self.minimum, self.maximum
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...], **_: Any) -> tuple[int | None, ...]:
-        """Rounding changes no shape."""
-        return input_shape
+    def compute_output_spec(self, x: keras.KerasTensor, **_: Any) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Those of the rounded tensor and of the scale."""
+        return _rounded_spec(x)
 
     def get_config(self) -> dict[str, Any]:
         """What the layer is rebuilt from."""
@@ -190,8 +218,11 @@ class FixedFakeQuantize(keras.layers.Layer):
     Attributes:
         rounding: as of `FakeQuantize`.
 
+    Returns, when called: as `FakeQuantize`.
+
     Example:
-        >>> FixedFakeQuantize(0.0, 2.55)(ops.array([1.004])).numpy().round(4)
+        >>> rounded, scale = FixedFakeQuantize(0.0, 2.55)(ops.array([1.004]))
+        >>> rounded.numpy().round(4)
         array([1.], dtype=float32)
     """
 
@@ -203,13 +234,16 @@ class FixedFakeQuantize(keras.layers.Layer):
         self.bits = bits
         self.rounding = True
 
-    def call(self, x: tf.Tensor) -> tf.Tensor:
+    def call(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Rounds `x`."""
-        return fake_quantize_activation(x, self.minimum, self.maximum, self.bits) if self.rounding else x
+        if not self.rounding:
+            return x, ops.zeros((), "float32")
+        rounded = fake_quantize_activation(x, self.minimum, self.maximum, self.bits)
+        return rounded, activation_scale(self.minimum, self.maximum, self.bits)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Rounding changes no shape."""
-        return input_shape
+    def compute_output_spec(self, x: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Those of the rounded tensor and of the scale."""
+        return _rounded_spec(x)
 
     def get_config(self) -> dict[str, Any]:
         """What the layer is rebuilt from."""
@@ -223,6 +257,9 @@ class QuantizeAware(keras.layers.Wrapper):
     The layer is called in a scope in which its weights read as the rounded ones, so its own code runs
     unchanged and nothing need be known of it but which axes of the weights share a scale.
 
+    An integer layer adds its bias to the sums of products of integers, so the bias is rounded to their grid. Where
+    the layer is called with the scale of its input, it does so too, and gives the scale of that grid with its output.
+
     Args:
         layer: the layer to run.
         scale_axes: the axes that share one int8 scale, the same for all the weights; None rounds to float16.
@@ -230,6 +267,10 @@ class QuantizeAware(keras.layers.Wrapper):
 
     Attributes:
         rounding: set it to False to run the layer as it is. It counts when a train, test or predict function is made.
+
+    Call arguments:
+        inputs: those of the layer.
+        input_scale: the scale of their grid, where the layer computes on integers and has an integer bias; 0 for none.
 
     Example:
         >>> layer = QuantizeAware(keras.layers.Dense(1, use_bias=False), (0,))
@@ -252,11 +293,14 @@ class QuantizeAware(keras.layers.Wrapper):
         self.weight_names = tuple(weights)
         self.rounding = True
 
-    def call(self, inputs: Any, **kwargs: Any) -> Any:
+    def call(self, inputs: Any, input_scale: Any = None, **kwargs: Any) -> Any:
         """Calls the layer with its weights rounded."""
         if not self.rounding:
-            return self.layer(inputs, **kwargs)
-        with keras.StatelessScope(state_mapping=self.rounded_weights(), collect_losses=True) as scope:
+            outputs = self.layer(inputs, **kwargs)
+            return outputs if input_scale is None else (outputs, ops.zeros_like(self.sum_scale(input_scale)))
+        rounded = self.rounded_weights(input_scale)
+        mapping = [(attrgetter(name)(self.layer), weight) for name, weight in rounded.items()]
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
             outputs = self.layer(inputs, **kwargs)
         for loss in scope.losses or ():
             self.add_loss(loss)
@@ -264,28 +308,78 @@ class QuantizeAware(keras.layers.Wrapper):
             value = scope.get_current_value(variable)
             if value is not None:
                 variable.assign(value)
-        return outputs
+        return outputs if input_scale is None else (outputs, self.sum_scale(input_scale))
 
-    def rounded_weights(self) -> list[tuple[keras.Variable, tf.Tensor]]:
-        """The weights, each with what it will be in the file, in float."""
-        variables = [attrgetter(name)(self.layer) for name in self.weight_names]
-        return [
-            (
-                variable,
-                round_to_float16(ops.convert_to_tensor(variable))
-                if self.scale_axes is None
-                else fake_quantize_weights(ops.convert_to_tensor(variable), self.scale_axes),
-            )
-            for variable in variables
-        ]
+    def rounded_weights(self, input_scale: Any = None) -> dict[str, tf.Tensor]:
+        """What each of the weights will be in the file, in float; with an `input_scale` the bias too."""
+        weights = {name: ops.convert_to_tensor(attrgetter(name)(self.layer)) for name in self.weight_names}
+        if self.scale_axes is None:
+            return {name: round_to_float16(weight) for name, weight in weights.items()}
+        rounded = {name: fake_quantize_weights(weight, self.scale_axes) for name, weight in weights.items()}
+        if input_scale is not None and self.layer.bias is not None:
+            rounded["bias"] = round_bias(ops.convert_to_tensor(self.layer.bias), self.sum_scale(input_scale))
+        return rounded
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """The layer's own."""
-        return self.layer.compute_output_shape(input_shape)
+    def sum_scale(self, input_scale: Any) -> tf.Tensor:
+        """The step of the grid on which the layer adds up its products, one for each output channel."""
+        scale = weight_scale(ops.convert_to_tensor(self.layer.kernel), self.scale_axes or ())
+        return ops.reshape(scale, (-1,)) * input_scale
+
+    def compute_output_spec(self, inputs: Any, input_scale: Any = None, **kwargs: Any) -> Any:
+        """The layer's own; with an `input_scale` that of the sums' scale too."""
+        outputs = self.layer.compute_output_spec(inputs, **kwargs)
+        if input_scale is None:
+            return outputs
+        sizes = [size for axis, size in enumerate(self.layer.kernel.shape) if axis not in (self.scale_axes or ())]
+        return outputs, keras.KerasTensor((math.prod(sizes),), "float32")
 
     def get_config(self) -> dict[str, Any]:
         """What the layer is rebuilt from."""
         return {**super().get_config(), "scale_axes": self.scale_axes, "weights": self.weight_names}
+
+
+@keras.saving.register_keras_serializable(package="tfopt")
+class FoldedBatchNormalization(keras.layers.Wrapper):
+    """Runs a batch norm that the converter folds into the layer before, with the folded bias rounded.
+
+    While training, the mean of the batch takes any constant out of the sums, and the layer runs as it is.
+
+    Args:
+        layer: the batch norm, over the last axis.
+
+    Call arguments:
+        inputs: what the layer before gives, of shape `(n, ..., channels)`.
+        sum_scale: the step of the grid on which that layer adds up its products, one for each channel; 0 for none.
+        training: whether the batch's own mean and variance count.
+
+    Example:
+        >>> layer = FoldedBatchNormalization(keras.layers.BatchNormalization(epsilon=0.0))
+        >>> layer.build((None, 1))
+        >>> _ = layer.layer.beta.assign([0.3])
+        >>> layer(ops.array([[0.25]]), sum_scale=ops.array([0.25])).numpy()
+        array([[0.5]], dtype=float32)
+    """
+
+    def __init__(self, layer: keras.layers.BatchNormalization, **kwargs: Any) -> None:
+        super().__init__(layer, **kwargs)
+        self.supports_masking = True
+
+    def call(
+        self, inputs: tf.Tensor, sum_scale: Any, training: bool = False, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Calls the batch norm."""
+        outputs = self.layer(inputs, training=training, mask=mask)
+        if training and self.layer.trainable:
+            return outputs
+        layer = self.layer
+        slope = ops.rsqrt(layer.moving_variance + layer.epsilon) * (1.0 if layer.gamma is None else layer.gamma)
+        bias = (0.0 if layer.beta is None else layer.beta) - layer.moving_mean * slope
+        rounding = ops.stop_gradient(round_bias(bias, ops.abs(slope) * sum_scale) - bias)
+        return outputs + ops.cast(rounding, outputs.dtype)
+
+    def compute_output_spec(self, inputs: keras.KerasTensor, *_: Any, **__: Any) -> keras.KerasTensor:
+        """That of the input."""
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
 
 
 @keras.saving.register_keras_serializable(package="tfopt")

@@ -63,10 +63,12 @@ class RoundedWeights:
     Args:
         attributes: of the layer, that hold them.
         scale_axes: the axes that share one int8 scale; None for float16.
+        integer_sums: whether the layer adds up products of integers, so that its bias is rounded to their grid.
     """
 
     attributes: tuple[str, ...]
     scale_axes: tuple[int, ...] | None
+    integer_sums: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +77,17 @@ class Plan:
 
     Args:
         ranges: for each tensor that is rounded, the range it is rounded to.
+        grids: for each tensor that lies on the grid of a range, rounded to it or passed on unchanged, that range.
         weights: for each layer whose weights are rounded (by its id), how.
+        folded: the batch norms that the converter folds into the layer before, by id.
         kept_in_float: tensors that are rounded although a layer that could do so does not compute on integers.
         coverage: one row per layer.
     """
 
     ranges: dict[Value, SharedRange]
+    grids: dict[Value, SharedRange]
     weights: dict[int, RoundedWeights]
+    folded: frozenset[int]
     kept_in_float: frozenset[Value]
     coverage: tuple[CoverageRow, ...]
 
@@ -117,6 +123,7 @@ def plan_quantization(
     same_grid = _Groups()
     on_input_grid: set[Value] = set()
     weights: dict[int, RoundedWeights] = {}
+    folded: set[int] = set()
     rows: dict[str, CoverageRow] = {}
     uses: dict[str, int] = {}
 
@@ -141,6 +148,8 @@ def plan_quantization(
         source = call.inputs[0]
         fused = rule.absorbed_as in open_to.get(source, frozenset()) and _is_only_use(graph, source)
         if fused:
+            if rule.absorbed_as == "batch_norm":
+                folded.add(id(call.operation))
             rounded.remove(source)
             open_to[output] = open_to[source] - {"batch_norm", rule.absorbed_as}
             owner[output] = owner[source]
@@ -178,7 +187,11 @@ def plan_quantization(
         name = unique_name(names[values[0]], taken)
         shared = SharedRange(name, tuple(values), same_grid.fixed.get(representative), bits)
         ranges.update(dict.fromkeys(values, shared))
-    return Plan(ranges, weights, frozenset(kept_in_float & ranges.keys()), tuple(rows.values()))
+    shared_by = {same_grid.representative(value): shared for value, shared in ranges.items()}
+    grids = {value: shared_by[root] for value in names if (root := same_grid.representative(value)) in shared_by}
+    return Plan(
+        ranges, grids, weights, frozenset(folded), frozenset(kept_in_float & ranges.keys()), tuple(rows.values())
+    )
 
 
 def _activation_bits(config: QuantizationConfig, exceptions: Mapping[str, QuantizationConfig]) -> int:
@@ -200,7 +213,8 @@ def _rounded_weights(call: Call, rule: Rule, mode: QuantizationConfig, config: Q
     scale_axes = rule.scale_axes
     if not config.per_channel_dense and isinstance(call.operation, (keras.layers.Dense, keras.layers.EinsumDense)):
         scale_axes = tuple(range(len(call.operation.kernel.shape)))
-    return RoundedWeights(rule.weights, scale_axes)
+    # What batch norm folds into is a convolution or a matrix multiplication of TFLite, with an integer bias.
+    return RoundedWeights(rule.weights, scale_axes, "batch_norm" in rule.absorbs and mode.activation_bits is not None)
 
 
 def _is_only_use(graph: Graph, value: Value) -> bool:

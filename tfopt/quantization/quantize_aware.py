@@ -13,6 +13,7 @@ from tfopt.errors import ConfigError, ModelError
 from tfopt.quantization.layers import (
     FakeQuantize,
     FixedFakeQuantize,
+    FoldedBatchNormalization,
     KeptInFloat,
     LearnedFakeQuantize,
     NamedOutput,
@@ -106,6 +107,8 @@ def quantize_aware(
         if value not in names:  # a layer may give several outputs, and an input may be one
             names[value] = unique_name(name, taken)
     roundings: dict[str, keras.Layer] = {}
+    scales: dict[str, Any] = {}  # of each range, by its name
+    sum_scales: dict[Value, Any] = {}  # of what layers with an integer bias give
     wrappers: dict[int, keras.Layer] = {}
     record = {
         "config": settings.model_dump(),
@@ -119,11 +122,16 @@ def quantize_aware(
         if shared is not None:
             rounding = roundings.setdefault(shared.name, _rounding(shared, value.dtype, settings))
             fixed = isinstance(rounding, FixedFakeQuantize)
-            tensor = rounding(tensor, **({} if fixed else {"member": shared.members.index(value)}))
+            member = {} if fixed else {"member": shared.members.index(value)}
+            tensor, scales[shared.name] = rounding(tensor, **member)
         return NamedOutput(**record, name=names[value], dtype=value.dtype)(tensor) if value in names else tensor
 
     def wrap(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
         layer = call.operation
+        if id(layer) in plan.folded:
+            if id(layer) not in wrappers:
+                wrappers[id(layer)] = FoldedBatchNormalization(copy(layer), name=f"{call.name}_folded")
+            return wrappers[id(layer)](args[0], sum_scale=sum_scales.get(call.inputs[0], 0.0), **kwargs)
         if id(layer) not in plan.weights:
             if call.name in names.values():  # the rounded output bears the name
                 copy(layer, name=f"{call.name}_unrounded")
@@ -133,7 +141,11 @@ def quantize_aware(
             wrappers[id(layer)] = QuantizeAware(
                 copy(layer), rounded.scale_axes, rounded.attributes, name=f"{call.name}_int8", dtype=layer.dtype_policy
             )
-        return wrappers[id(layer)](*args, **kwargs)
+        grid = plan.grids.get(call.inputs[0])
+        if grid is None or not plan.weights[id(layer)].integer_sums or layer.compute_dtype != "float32":
+            return wrappers[id(layer)](*args, **kwargs)
+        outputs, sum_scales[call.output] = wrappers[id(layer)](*args, input_scale=scales[grid.name], **kwargs)
+        return outputs
 
     aware = rebuild(graph, on_call=wrap, on_value=round_value)
     if samples is not None:

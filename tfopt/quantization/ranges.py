@@ -48,7 +48,7 @@ def calibrate(
             return copy_call(call, copy, args, kwargs)
         observed.append((call.operation, kwargs["member"]))
         tensors.append(keras.ops.cast(args[0], "float32"))
-        return args[0]
+        return args[0], 0.0  # no grid: biases stay as they are, too
 
     float_model = rebuild(read_graph(model), on_call=observe)
 

@@ -11,7 +11,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfopt.quantization.layers import FakeQuantize, FixedFakeQuantize, LearnedFakeQuantize, NamedOutput, QuantizeAware
+from tfopt.quantization.layers import (
+    SCALE_ARGUMENTS,
+    FakeQuantize,
+    FixedFakeQuantize,
+    FoldedBatchNormalization,
+    LearnedFakeQuantize,
+    NamedOutput,
+    QuantizeAware,
+)
+from tfopt.quantization.strip import call_unwrapped
 from tfopt.surgery.graph import Call, Copier, Graph, Value, copy_call, rebuild
 
 __all__ = ["MODEL_OUTPUT", "RoundedLayer", "SwitchableModel", "rounded_layers"]
@@ -19,6 +28,7 @@ __all__ = ["MODEL_OUTPUT", "RoundedLayer", "SwitchableModel", "rounded_layers"]
 MODEL_OUTPUT = ""
 """Among the readers of a layer's output: the model's own output."""
 
+_WRAPPERS = (QuantizeAware, FoldedBatchNormalization)
 _ROUNDINGS = (FakeQuantize, LearnedFakeQuantize, FixedFakeQuantize)
 
 
@@ -57,7 +67,11 @@ def rounded_layers(graph: Graph) -> list[RoundedLayer]:
         settled.add(value)
     for call in graph.calls:
         operation = call.operation
-        sources = list(dict.fromkeys(call.inputs))
+        sources = [
+            value
+            for value in dict.fromkeys(call.inputs)
+            if not any(value is call.kwargs.get(name) for name in SCALE_ARGUMENTS)
+        ]
         owner = owners[sources[0]]
         if isinstance(operation, _ROUNDINGS):
             owner.roundings.append(call)
@@ -71,7 +85,7 @@ def rounded_layers(graph: Graph) -> list[RoundedLayer]:
                 owner = found.setdefault(id(operation), RoundedLayer(type(layer).__name__))
                 if isinstance(operation, QuantizeAware) and operation not in owner.weights:
                     owner.weights.append(operation)
-            name = operation.layer.name if isinstance(operation, QuantizeAware) else call.name
+            name = operation.layer.name if isinstance(operation, _WRAPPERS) else call.name
             owner.names.append(name.removesuffix("_unrounded"))
             for source in sources:
                 if owners[source] is not owner:
@@ -97,10 +111,12 @@ class SwitchableModel:
             match call.operation:
                 case QuantizeAware() as wrapper:
                     layers.append((wrapper, copy(wrapper.layer)))
-                    return layers[-1][1](*args, **kwargs)
+                    return call_unwrapped(call, copy, args, kwargs)
+                case FoldedBatchNormalization():
+                    return call_unwrapped(call, copy, args, kwargs)
                 case FakeQuantize() | LearnedFakeQuantize() | FixedFakeQuantize() as rounding:
                     self._switches[call] = _Switched(copy(rounding), dtype=rounding.dtype_policy)
-                    return self._switches[call](*args, **kwargs)
+                    return self._switches[call](*args, **kwargs), None
                 case NamedOutput():  # its name is that of a layer, which is no longer wrapped
                     return args[0]
             return copy_call(call, copy, args, kwargs)
@@ -109,8 +125,8 @@ class SwitchableModel:
         self._model = keras.Model(model.inputs, keras.tree.flatten(model.outputs))
         self._weights = {
             wrapper: [
-                (attrgetter(name)(layer), np.asarray(original), np.asarray(rounded))
-                for name, (original, rounded) in zip(wrapper.weight_names, wrapper.rounded_weights(), strict=True)
+                (attrgetter(name)(layer), np.asarray(attrgetter(name)(wrapper.layer)), np.asarray(rounded))
+                for name, rounded in wrapper.rounded_weights().items()
             ]
             for wrapper, layer in layers
         }
@@ -150,7 +166,7 @@ class _Switched(keras.layers.Layer):
         self.built = True
 
     def call(self, x: Any, **kwargs: Any) -> Any:
-        return ops.cond(self.on > 0, lambda: self.rounding(x, **kwargs), lambda: x)
+        return ops.cond(self.on > 0, lambda: self.rounding(x, **kwargs)[0], lambda: x)
 
     def compute_output_shape(self, input_shape: Any, **_: Any) -> Any:
         return input_shape

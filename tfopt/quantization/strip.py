@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from operator import attrgetter
 from typing import Any
 
@@ -11,8 +12,10 @@ from keras import ops
 
 from tfopt.errors import ModelError
 from tfopt.quantization.layers import (
+    SCALE_ARGUMENTS,
     FakeQuantize,
     FixedFakeQuantize,
+    FoldedBatchNormalization,
     KeptInFloat,
     LearnedFakeQuantize,
     NamedOutput,
@@ -21,9 +24,9 @@ from tfopt.quantization.layers import (
 from tfopt.quantization.spec import activation_grid
 from tfopt.recipe import QuantizationConfig
 from tfopt.surgery.affine import affine_as_depthwise
-from tfopt.surgery.graph import Call, Copier, copy_call, read_graph, rebuild
+from tfopt.surgery.graph import Call, Copier, Value, copy_call, read_graph, rebuild
 
-__all__ = ["freeze", "settings_of", "strip"]
+__all__ = ["call_unwrapped", "freeze", "settings_of", "strip"]
 
 
 def strip(model: keras.Model) -> keras.Model:
@@ -39,10 +42,12 @@ def strip(model: keras.Model) -> keras.Model:
 
     def unwrap(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
         match call.operation:
-            case FakeQuantize() | LearnedFakeQuantize() | FixedFakeQuantize() | KeptInFloat() | NamedOutput():
+            case FakeQuantize() | LearnedFakeQuantize() | FixedFakeQuantize():
+                return args[0], None  # there is no scale
+            case KeptInFloat() | NamedOutput():
                 return args[0]
-            case QuantizeAware():
-                return copy(call.operation.layer)(*args, **kwargs)
+            case QuantizeAware() | FoldedBatchNormalization():
+                return call_unwrapped(call, copy, args, kwargs)
         if call.name.removesuffix("_unrounded") in outputs:  # the name that the rounded output bore
             copy(call.operation, name=call.name.removesuffix("_unrounded"))
         return copy_call(call, copy, args, kwargs)
@@ -62,13 +67,17 @@ def freeze(model: keras.Model) -> keras.Model:
         ModelError: if a range was never observed.
     """
     weights: list[tuple[keras.Variable, np.ndarray]] = []
+    scales: dict[Value, float] = {}
     graph = read_graph(model)
-    folded = {call.output for call in graph.calls if isinstance(call.operation, QuantizeAware)}
+    convolved = {call.output for call in graph.calls if isinstance(call.operation, QuantizeAware)}
+    uses = Counter(id(call.operation) for call in graph.calls)
 
     def fix(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
         match call.operation:
             case FakeQuantize() | LearnedFakeQuantize() | FixedFakeQuantize() as layer if layer.bits == 16:
-                return args[0]  # with ranges in the graph, the converter makes softmax and its kin int8
+                return args[0], None  # with ranges in the graph, the converter makes softmax and its kin int8
+            case FixedFakeQuantize() as layer:
+                scales[_scale_of(call)] = activation_grid(layer.minimum, layer.maximum).scale
             case FakeQuantize() | LearnedFakeQuantize() as layer:
                 if not layer.is_known:
                     raise ModelError(
@@ -77,15 +86,19 @@ def freeze(model: keras.Model) -> keras.Model:
                     )
                 minimum, maximum = (float(end) for end in layer.range())
                 grid = activation_grid(minimum, maximum, layer.bits)
+                scales[_scale_of(call)] = grid.scale
                 name = f"{call.name}_{kwargs['member']}"
                 return FixedFakeQuantize(grid.minimum, grid.maximum, layer.bits, name=name)(args[0])
             case QuantizeAware() as wrapper:
-                layer = copy(wrapper.layer)
-                outputs = layer(*args, **kwargs)
-                rounded = [np.asarray(values) for _, values in wrapper.rounded_weights()]
-                copies = [attrgetter(name)(layer) for name in wrapper.weight_names]
-                weights.extend(zip(copies, rounded, strict=True))
+                # The bias is rounded before a batch norm adds to it. A shared layer's lies on several grids.
+                source = call.kwargs.get("input_scale")
+                scale = scales.get(source) if source is not None and uses[id(wrapper)] == 1 else None
+                rounded = wrapper.rounded_weights(scale)
+                outputs, layer = call_unwrapped(call, copy, args, kwargs), copy(wrapper.layer)
+                weights.extend((attrgetter(name)(layer), np.asarray(values)) for name, values in rounded.items())
                 return outputs
+            case FoldedBatchNormalization():
+                return call_unwrapped(call, copy, args, kwargs)
             case KeptInFloat():
                 # The converter computes on integers whatever lies between two grids. It has no integer kernel for a
                 # reversal, and does not see that two of them are none.
@@ -94,7 +107,7 @@ def freeze(model: keras.Model) -> keras.Model:
                 return args[0]
             case keras.layers.Rescaling() | keras.layers.Normalization() as layer:
                 return affine_as_depthwise(layer, args[0])
-            case keras.layers.BatchNormalization() as layer if call.inputs[0] not in folded:
+            case keras.layers.BatchNormalization() as layer if call.inputs[0] not in convolved:
                 return affine_as_depthwise(layer, args[0])
         return copy_call(call, copy, args, kwargs)
 
@@ -102,6 +115,17 @@ def freeze(model: keras.Model) -> keras.Model:
     for variable, values in weights:
         variable.assign(values)
     return frozen
+
+
+def call_unwrapped(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
+    """Calls what a wrapper runs, without the scales that only the wrapper takes and gives."""
+    plain = {name: value for name, value in kwargs.items() if name not in SCALE_ARGUMENTS}
+    outputs = copy(call.operation.layer)(*args, **plain)
+    return (outputs, None) if "input_scale" in kwargs else outputs
+
+
+def _scale_of(call: Call) -> Value:
+    return keras.tree.flatten(call.outputs)[1]
 
 
 def settings_of(model: keras.Model) -> tuple[QuantizationConfig, dict[str, QuantizationConfig]]:
