@@ -1,10 +1,12 @@
 """tfopt: from a Keras 3 model to a small, fast, verified model on a phone or TF Serving.
 
-Importing tfopt loads no TensorFlow; the first use of a name that needs it does.
+Importing tfopt loads no TensorFlow; the first use of a name that needs it does. Where Keras is loaded already, it
+makes tfopt's layers known to it, so that `keras.models.load_model` loads a quantize-aware model.
 """
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -66,3 +68,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if "keras" in sys.modules and "tensorflow" in sys.modules:
+    import_module("tfopt.quantization.layers")

@@ -266,14 +266,14 @@ LOAD = """
 import sys
 import keras
 import numpy as np
-import tfopt.quantization
+import tfopt
 model = keras.saving.load_model(sys.argv[1])
 np.save(sys.argv[3], model.predict(np.load(sys.argv[2]), verbose=0))
 """
 
 
 @pytest.mark.slow
-def test_importing_quantization_is_enough_to_load(trained, tmp_path):
+def test_importing_tfopt_after_keras_is_enough_to_load(trained, tmp_path):
     _, data, expected, path = trained
     np.save(tmp_path / "x.npy", data)
     arguments = [str(path), str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]

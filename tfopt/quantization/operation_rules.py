@@ -23,7 +23,7 @@ __all__ = ["OPERATION_RULES"]
 
 def _softmax_operation(operation: keras.Operation, rank: int) -> Rule | str:
     axis = operation.get_config()["axis"]
-    return FIXED_UNIT if axis in (-1, rank - 1) else "TFLite computes softmax over one axis only"
+    return FIXED_UNIT if axis in (-1, rank - 1) else "TFLite computes softmax over the last axis only"
 
 
 def _log_softmax_operation(operation: keras.Operation, rank: int) -> Rule | str:
