@@ -32,6 +32,7 @@ def convert_saved_model(
     calibration: dict[str, np.ndarray] | None = None,
     per_channel_dense: bool = True,
     allow_float: bool = False,
+    sparse_weights: bool = False,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> None:
     """Converts a SavedModel with static shapes to a .tflite file.
@@ -43,13 +44,18 @@ def convert_saved_model(
         calibration: for post-training int8 and int16x8, samples by signature input name, of shape `(n, ...)`.
         per_channel_dense: whether dense kernels have a scale per unit.
         allow_float: whether post-training int8 and int16x8 may leave operators in float.
+        sparse_weights: whether weights with many zeros are stored without them.
         timeout_seconds: when to give up.
 
     Raises:
         ExportError: with the converter's last words, if it fails, crashes or does not end in time.
     """
     with tempfile.TemporaryDirectory(prefix="tfopt-conversion-") as folder:
-        options = {"per_channel_dense": per_channel_dense, "allow_float": allow_float}
+        options = {
+            "per_channel_dense": per_channel_dense,
+            "allow_float": allow_float,
+            "sparse_weights": sparse_weights,
+        }
         command = [sys.executable, "-m", "tfopt.export.conversion", str(saved_model), str(path), quantization]
         command.append(json.dumps(options))
         if calibration is not None:
@@ -94,6 +100,8 @@ def _convert(saved_model: str, path: str, quantization: str, options: str, calib
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
     if quantization not in {"none", "weight_only_int8"}:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if settings["sparse_weights"]:
+        converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
     if quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if quantization in {"int8", "int16x8"}:

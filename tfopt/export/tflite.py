@@ -39,6 +39,8 @@ MINIMUM_SQNR_DB = {
 wrong converter gives 0 dB and less); how good a quantization is, the accuracy on data tells."""
 
 VERIFICATION_SAMPLES = 64
+SPARSE_QUANTIZATIONS = ("none", "int8")
+"""Those for whose weights the runtime has sparse kernels."""
 INTEGER_QUANTIZATIONS = {"int8": "INT8", "int16x8": "INT16"}
 """Those whose files compute on integers alone, with the type of input and output."""
 
@@ -50,6 +52,7 @@ def export_tflite(
     *,
     calibration: Samples | None = None,
     allow_float: bool = False,
+    sparse_weights: bool = False,
     verify: bool = True,
     recipe: Recipe | None = None,
 ) -> Artifact:
@@ -75,6 +78,10 @@ def export_tflite(
         allow_float: whether an int8 or int16x8 file may compute in float where it has no integer operator. Layers that
             `quantize_aware` was asked to keep in float may do so anyway. The artifact's verification names
             the operators.
+        sparse_weights: whether weights with many zeros are stored without them: a smaller file, and on some runtimes
+            a faster one. Measure it beside the dense file (`tfopt.benchmark`): where the runtime has no sparse
+            kernel for a layer it is no faster, or slower. For "none" (dense layers gain in blocks of 1×4 along the
+            input) and "int8" (blocks of 1×16 only).
         verify: whether the outputs are compared with Keras's. The audit always runs.
         recipe: recorded in the artifact; by default one with this `quantization`.
 
@@ -108,6 +115,11 @@ def export_tflite(
     model = in_float32(model)
     config, exceptions = settings_of(model)
     quantization = quantization or config.mode
+    if sparse_weights and quantization not in SPARSE_QUANTIZATIONS:
+        raise ConfigError(
+            f"export_tflite: sparse_weights=True needs quantization {' or '.join(SPARSE_QUANTIZATIONS)}. "
+            f"Received: {quantization}."
+        )
     trained_for_it = is_quantize_aware(model) and config.mode == quantization
     integer = quantization in INTEGER_QUANTIZATIONS
     needs_ranges = quantization == "int16x8" or (integer and not trained_for_it)
@@ -143,6 +155,7 @@ def export_tflite(
             calibration=samples if needs_ranges else None,
             per_channel_dense=not trained_for_it or config.per_channel_dense,
             allow_float=allow_float,
+            sparse_weights=sparse_weights,
         )
         file = read_tflite(converted)
         _audit(file, quantization, allow_float=allow_float)
@@ -191,6 +204,9 @@ def _spec(name: str, tensor: Tensor) -> TensorSpec:
 def _audit(file: TfliteFile, quantization: str, *, allow_float: bool) -> None:
     """Refuses a file that would fail on the device or is quietly float."""
     problems = []
+    densified = {
+        id(one.outputs[0]) for one in file.operators if one.name == "DENSIFY" and one.outputs[0].dtype == "INT8"
+    }
     for operator in file.operators:
         writes = f"{operator.name} (it writes '{operator.outputs[0].name}')" if operator.outputs else operator.name
         if operator.name.startswith("CUSTOM"):
@@ -201,6 +217,10 @@ def _audit(file: TfliteFile, quantization: str, *, allow_float: bool) -> None:
             problems.append(f"{writes} has a dynamic shape")
         elif quantization in INTEGER_QUANTIZATIONS and operator.is_float and not allow_float:
             problems.append(f"{writes} computes in float")
+        elif operator.name == "FULLY_CONNECTED" and any(id(tensor) in densified for tensor in operator.inputs):
+            problems.append(
+                f"{writes} has sparse int8 weights not in blocks of 16 along the input: XNNPACK refuses them"
+            )
     if quantization in INTEGER_QUANTIZATIONS:
         problems += [
             f"the tensor '{name}' is {tensor.dtype}, not {INTEGER_QUANTIZATIONS[quantization]}"

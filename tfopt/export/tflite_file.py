@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfopt.errors import DataError
+from tfopt.export.sparse_tensor import Dimension, SparseLayout
 
 __all__ = ["Operator", "Tensor", "TfliteFile", "read_tflite"]
 
@@ -34,6 +36,7 @@ class Tensor:
         zero_points: likewise.
         channel_axis: the axis that has a scale per channel, where there are several.
         constant: the bytes, for a constant.
+        sparse_layout: where the numbers of a constant belong that is stored without its zeros.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Tensor:
     zero_points: tuple[int, ...]
     channel_axis: int
     constant: bytes | None
+    sparse_layout: SparseLayout | None = None
 
     @property
     def is_float(self) -> bool:
@@ -57,7 +61,12 @@ class Tensor:
         """
         if self.constant is None or self.dtype in {"INT4", "INT2", "STRING", "BFLOAT16"}:
             raise DataError(f"The tensor '{self.name}' ({self.dtype}) is not a constant that NumPy can hold.")
-        return np.frombuffer(self.constant, np.dtype(self.dtype.lower())).reshape(self.shape)
+        values = np.frombuffer(self.constant, np.dtype(self.dtype.lower()))
+        return (
+            values.reshape(self.shape)
+            if self.sparse_layout is None
+            else self.sparse_layout.to_dense(values, self.shape)
+        )
 
 
 @dataclass(frozen=True)
@@ -182,4 +191,24 @@ def _tensor(tensor: schema.TensorT, model: schema.ModelT, content: bytes) -> Ten
         zero_points=zero_points,
         channel_axis=0 if grid is None else int(grid.quantizedDimension),
         constant=constant,
+        sparse_layout=_sparse_layout(tensor.sparsity),
+    )
+
+
+def _sparse_layout(sparsity: schema.SparsityParametersT | None) -> SparseLayout | None:
+    if sparsity is None:
+        return None
+
+    def integers(vector: Any) -> tuple[int, ...]:
+        return () if vector is None else tuple(int(value) for value in vector)
+
+    return SparseLayout(
+        integers(sparsity.traversalOrder),
+        integers(sparsity.blockMap),
+        tuple(
+            Dimension(level.denseSize)
+            if level.format == schema.DimensionType.DENSE
+            else Dimension(0, integers(level.arraySegments.values), integers(level.arrayIndices.values))
+            for level in sparsity.dimMetadata
+        ),
     )
