@@ -16,9 +16,11 @@ from tfopt.benchmark import benchmark
 from tfopt.optimize import optimize
 
 if TYPE_CHECKING:
-    from tfopt import callbacks, quantization, schedules
+    from tfopt import callbacks, compression, quantization, schedules
     from tfopt.artifact import Artifact
     from tfopt.benchmark.report import Report
+    from tfopt.compression.clustering import cluster
+    from tfopt.compression.factorize import factorize
     from tfopt.export.tflite import export_tflite
     from tfopt.inspection import inspect
     from tfopt.quantization.quantize_aware import quantize_aware
@@ -32,12 +34,14 @@ _HOMES = {
     "QuantizationConfig": "tfopt.recipe",
     "Recipe": "tfopt.recipe",
     "Report": "tfopt.benchmark.report",
+    "cluster": "tfopt.compression.clustering",
     "export_serving": "tfopt.serving.folder",
     "export_tflite": "tfopt.export.tflite",
+    "factorize": "tfopt.compression.factorize",
     "inspect": "tfopt.inspection",
     "quantize_aware": "tfopt.quantization.quantize_aware",
 }
-_SUBMODULES = ("callbacks", "quantization", "schedules")
+_SUBMODULES = ("callbacks", "compression", "quantization", "schedules")
 
 __all__ = [
     "Artifact",
@@ -46,8 +50,11 @@ __all__ = [
     "Report",
     "benchmark",
     "callbacks",
+    "cluster",
+    "compression",
     "export_serving",
     "export_tflite",
+    "factorize",
     "inspect",
     "optimize",
     "quantization",

@@ -49,3 +49,16 @@ def test_trained_weights_do_not_share_values(seed):
 @pytest.mark.parametrize("constant", [0.0, 1.0])
 def test_a_kernel_of_one_value_has_just_been_initialized(constant):
     assert shared_values(np.full((8, 8), constant)) is None
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_each_channel_may_have_a_codebook_of_its_own(axis):
+    generator = np.random.default_rng(0)
+    channels = [generator.choice(generator.normal(size=4), (3, 3, 16)) for _ in range(100)]
+    channels[7][:] = 0  # one that was pruned away
+    weights = np.stack(channels, axis=axis).astype(np.float32)
+    values, indices = shared_values(weights)
+    assert values.size == 4 * 99 + 1
+    np.testing.assert_array_equal(values[indices], weights)
+    channels[3] = generator.normal(size=(3, 3, 16))
+    assert shared_values(np.stack(channels, axis=axis)) is None
