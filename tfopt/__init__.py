@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tfopt.compression.factorize import factorize
     from tfopt.export.tflite import export_tflite
     from tfopt.inspection import inspect
+    from tfopt.pruning.channel_coverage import channel_coverage
+    from tfopt.pruning.channels import prune_channels
     from tfopt.quantization.quantize_aware import quantize_aware
     from tfopt.recipe import QuantizationConfig, Recipe
     from tfopt.serving.folder import export_serving
@@ -34,11 +36,13 @@ _HOMES = {
     "QuantizationConfig": "tfopt.recipe",
     "Recipe": "tfopt.recipe",
     "Report": "tfopt.benchmark.report",
+    "channel_coverage": "tfopt.pruning.channel_coverage",
     "cluster": "tfopt.compression.clustering",
     "export_serving": "tfopt.serving.folder",
     "export_tflite": "tfopt.export.tflite",
     "factorize": "tfopt.compression.factorize",
     "inspect": "tfopt.inspection",
+    "prune_channels": "tfopt.pruning.channels",
     "quantize_aware": "tfopt.quantization.quantize_aware",
 }
 _SUBMODULES = ("callbacks", "compression", "quantization", "schedules")
@@ -50,6 +54,7 @@ __all__ = [
     "Report",
     "benchmark",
     "callbacks",
+    "channel_coverage",
     "cluster",
     "compression",
     "export_serving",
@@ -57,6 +62,7 @@ __all__ = [
     "factorize",
     "inspect",
     "optimize",
+    "prune_channels",
     "quantization",
     "quantize_aware",
     "schedules",
