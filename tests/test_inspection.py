@@ -6,10 +6,13 @@ import keras
 import numpy as np
 import pytest
 
-from tfopt.errors import DataError, ModelError
+from tfopt.compression import coded_size_bytes
+from tfopt.errors import ConfigError, DataError, ModelError
+from tfopt.export.tflite import export_tflite
 from tfopt.inspection import inspect
 from tfopt.quantization import quantize_aware
 from tfopt.serving.folder import export_serving
+from tfopt.surgery.flops import costs
 
 
 def model(units: int = 4) -> keras.Model:
@@ -33,7 +36,80 @@ def test_a_model_in_memory() -> None:
     assert (hidden.weights, hidden.size_bytes) == (36, 144)
     assert hidden.zeros == pytest.approx(24 / 36)
     assert (positive.weights, positive.zeros) == (0, None)
-    assert found.remarks == ("36 weights in 144 bytes, 66.7% zeros",)
+    assert (hidden.nonzeros, hidden.distinct_values, hidden.flops, positive.flops) == (12, 2, 2 * 8 * 4, 0)
+    assert hidden.gzip_bytes < hidden.size_bytes
+    assert hidden.coded_bytes == sum(coded_size_bytes(array) for array in model().get_weights())
+    assert found.remarks == (
+        "36 weights, 66.7% zeros, 64 FLOPs",
+        f"144 bytes → {hidden.gzip_bytes} bytes after gzip → {hidden.coded_bytes} bytes coded",
+    )
+
+
+def test_a_nested_model_is_opened() -> None:
+    x = keras.Input((8,))
+    found = inspect(keras.Model(x, keras.layers.Dense(2, name="head")(model()(x))))
+    assert [(part.name, part.flops) for part in found.parts] == [("hidden", 64), ("positive", 0), ("head", 16)]
+
+
+def test_a_layer_used_twice_computes_twice_and_is_stored_once() -> None:
+    x = keras.Input((4,))
+    shared = keras.layers.Dense(4, use_bias=False)
+    found = inspect(keras.Model(x, shared(shared(x))))
+    (part,) = found.parts
+    assert (part.weights, part.flops) == (16, 64)
+
+
+class Subclassed(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = keras.layers.Dense(3, name="hidden")
+
+    def call(self, x):
+        return self.hidden(x)
+
+
+def test_what_a_subclassed_model_computes_is_not_counted() -> None:
+    built = Subclassed()
+    built(np.ones((1, 8), np.float32))
+    (part,) = inspect(built).parts
+    assert (part.name, part.weights, part.flops) == ("hidden", 27, None)
+
+
+def test_files_count_the_same_operations_as_the_model(tmp_path: Path) -> None:
+    layers = keras.layers
+    built = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, strides=2, padding="same"),
+            layers.DepthwiseConv2D(3, padding="same"),
+            layers.Conv2DTranspose(5, 3, strides=2, padding="same"),
+            layers.Flatten(),
+            layers.Dense(7),
+        ]
+    )
+    artifact = export_tflite(built, tmp_path / "model.tflite", "none")
+    assert sum(part.flops or 0 for part in inspect(artifact.path).parts) == costs(built).flops
+
+
+@pytest.mark.parametrize(
+    ("target", "use"),
+    [
+        ("edge_tpu", "no: the Edge TPU multiplies zeros too"),
+        ("ethos_u", "yes: Ethos-U reads compressed weights"),
+        ("tflite", "no: 50% of the blocks of 1×4 along the input are zero, 67% are needed"),
+    ],
+)
+def test_whether_zeros_pay_on_a_target(tmp_path: Path, target: str, use: str) -> None:
+    found = inspect(model(), target=target)
+    assert [part.zeros_use for part in found.parts] == [use, ""]
+    assert f"zeros on {target}" in " ".join(str(found).split())
+    export_tflite(model(), tmp_path / "tiny.tflite", "none")
+    assert use in [part.zeros_use for part in inspect(tmp_path / "tiny.tflite", target=target).parts]
+
+
+def test_an_unknown_target_is_refused() -> None:
+    with pytest.raises(ConfigError, match="inspect: target must be one of tflite, .*Received: 'gpu'"):
+        inspect(model(), target="gpu")
 
 
 def test_a_model_without_weights() -> None:

@@ -145,12 +145,15 @@ def benchmark(
 @app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(help="A .keras, .h5 or .tflite file, or a SavedModel folder.")],
+    target: Annotated[
+        str | None, typer.Option(help="Also whether zeros make it faster there: tflite, edge_tpu, ethos_u, …")
+    ] = None,
 ) -> None:
-    """Show what is in a file: layers or operators, dtypes, bytes, zeros."""
+    """Show what is in a file: layers or operators, FLOPs, weights, zeros, and bytes raw, zipped and coded."""
     start_tensorflow()
     import tfopt
 
-    console.print(tfopt.inspect(file).table())
+    console.print(tfopt.inspect(file, target=target).table())  # type: ignore[arg-type]
 
 
 def main() -> NoReturn:

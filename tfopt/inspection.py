@@ -3,127 +3,105 @@
 from __future__ import annotations
 
 import gzip
-import io
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from tfopt.artifact import content_size_bytes
 from tfopt.benchmark.saved_model import newest_version
-from tfopt.errors import DataError
-from tfopt.export.tflite_file import Tensor, read_tflite
+from tfopt.compression.coding import coded_size_bytes
+from tfopt.errors import DataError, ModelError
+from tfopt.export.tflite_file import Operator, Tensor, read_tflite
+from tfopt.export.tflite_flops import operator_flops
+from tfopt.inspection_table import Inspection, Part
 from tfopt.model_file import load_model
+from tfopt.pruning.sparse_targets import Target, check_target, zeros_use
+from tfopt.surgery.flops import call_flops
+from tfopt.surgery.graph import Call, read_graph
 from tfopt.surgery.model import check_model
 
-__all__ = ["Inspection", "Part", "inspect"]
+__all__ = ["inspect"]
 
 
-@dataclass(frozen=True)
-class Part:
-    """A layer or an operator.
-
-    Args:
-        name: of the layer, or of the tensor that the operator writes.
-        kind: class of the layer, or the operator.
-        dtypes: of its inputs and outputs, or of its weights.
-        shape: of its output.
-        weights: how many numbers it holds.
-        size_bytes: their bytes.
-        zeros: share of them that are zero, in [0, 1]; None where there are none.
-    """
-
-    name: str
-    kind: str
-    dtypes: str
-    shape: tuple[int | None, ...]
-    weights: int
-    size_bytes: int
-    zeros: float | None
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What `inspect` found; printing it gives a table.
-
-    Args:
-        title: what was inspected.
-        size_bytes: of the file or folder; for a model in memory, of its weights.
-        parts: layers or operators, in order.
-        remarks: facts about the whole.
-    """
-
-    title: str
-    size_bytes: int
-    parts: tuple[Part, ...]
-    remarks: tuple[str, ...]
-
-    def table(self) -> Table:
-        """The parts as a table for the terminal."""
-        table = Table(title=f"{self.title} ({self.size_bytes:,} bytes)", caption="\n".join(self.remarks))
-        for heading in ("name", "kind", "dtypes", "shape"):
-            table.add_column(heading, overflow="fold", no_wrap=heading == "kind")
-        for heading in ("weights", "bytes", "zeros"):
-            table.add_column(heading, justify="right")
-        for part in self.parts:
-            shape = "×".join("?" if size is None or size < 0 else str(size) for size in part.shape)
-            zeros = "" if part.zeros is None else f"{part.zeros:.1%}"
-            numbers = (f"{part.weights:,}", f"{part.size_bytes:,}") if part.weights else ("", "")
-            table.add_row(part.name, part.kind, part.dtypes, shape, *numbers, zeros)
-        return table
-
-    def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=120)
-        console.print(self.table())
-        return console.file.getvalue()  # type: ignore[attr-defined]
-
-
-def inspect(model_or_path: keras.Model | str | Path) -> Inspection:
+def inspect(model_or_path: keras.Model | str | Path, *, target: Target | None = None) -> Inspection:
     """Tells what is in a Keras model, a .keras, .h5 or .tflite file, or a SavedModel folder.
+
+    For each layer: its weights, how many are zero and how many differ, its FLOPs, and its bytes raw, after gzip and
+    Huffman-coded; so it shows what pruning, clustering and quantization saved, and where. With a target also whether
+    the zeros make it faster there: mostly they do not.
 
     Args:
         model_or_path: the model or the path; of a TF Serving model folder the newest version is taken.
+        target: one of `tfopt.pruning.sparse_targets.TARGETS`.
 
     Raises:
+        ConfigError: if there is no such target.
         DataError: if the file is missing, damaged, or of another kind.
         ModelError: if a Keras model or file cannot be used.
 
     Example:
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="hidden")], name="tiny")
         >>> found = inspect(model)
-        >>> found.parts[0].name, found.parts[0].weights, found.size_bytes
-        ('hidden', 15, 60)
+        >>> found.parts[0].name, found.parts[0].weights, found.parts[0].flops, found.size_bytes
+        ('hidden', 15, 24, 60)
     """
+    if target is not None:
+        check_target("inspect: target", target)
     if not isinstance(model_or_path, (str, Path)):
-        return _inspect_keras(check_model(model_or_path))
+        return _inspect_keras(check_model(model_or_path), target=target)
     path = Path(model_or_path)
     if not path.exists():
         raise DataError(f"inspect: {path} does not exist. Give a .keras, .h5 or .tflite file, or a SavedModel folder.")
     if path.suffix in {".keras", ".h5", ".hdf5"}:
-        return _inspect_keras(load_model(path), path)
-    if path.is_dir():
-        return _inspect_saved_model(path)
-    return _inspect_tflite(path)
+        return _inspect_keras(load_model(path), path, target=target)
+    return _inspect_saved_model(path, target) if path.is_dir() else _inspect_tflite(path, target)
 
 
-def _inspect_keras(model: keras.Model, path: Path | None = None) -> Inspection:
+def _inspect_keras(model: keras.Model, path: Path | None = None, *, target: Target | None) -> Inspection:
     parts = []
-    for layer in model.layers:
-        arrays = [np.asarray(weight) for weight in layer.weights]
-        output = getattr(layer, "output", None) if not isinstance(layer, keras.Model) else None
-        shape = () if output is None or not hasattr(output, "shape") else tuple(output.shape)
-        if arrays or not isinstance(layer, keras.layers.InputLayer):
-            dtypes = ", ".join(dict.fromkeys(str(array.dtype) for array in arrays))
-            parts.append(_part(layer.name, type(layer).__name__, dtypes, shape, arrays))
+    for name, layer, shape, flops in _layers(model):
+        arrays = [np.asarray(weight) for weight in getattr(layer, "weights", ())]
+        dtypes = ", ".join(dict.fromkeys(str(array.dtype) for array in arrays))
+        use = _use_in_keras(layer, target) if target else ""
+        parts.append(_part(name, type(layer).__name__, dtypes, shape, arrays, flops, use))
     size_bytes = sum(part.size_bytes for part in parts) if path is None else content_size_bytes(path)
-    return Inspection(str(path or model.name), size_bytes, tuple(parts), _totals(parts))
+    return Inspection(str(path or model.name), size_bytes, tuple(parts), _totals(parts), target)
 
 
-def _inspect_tflite(path: Path) -> Inspection:
+def _layers(model: keras.Model) -> Iterator[tuple[str, keras.Operation, tuple[int | None, ...], int | None]]:
+    """Each layer, also of nested models, with the shape of its output and its FLOPs."""
+    try:
+        calls = read_graph(model).calls
+    except ModelError:  # subclassed: what it computes is known to its code alone
+        for layer in model.layers:
+            yield layer.name, layer, (), None
+        return
+    uses: dict[int, list[Call]] = {}
+    for call in calls:
+        uses.setdefault(id(call.operation), []).append(call)
+    for call, *others in uses.values():
+        counted = [call_flops(each) for each in (call, *others)]
+        flops = None if any(each.remark for each in counted) else sum(each.total() for each in counted)
+        yield call.name, call.operation, call.output.shape, flops
+
+
+def _use_in_keras(layer: keras.Operation, target: Target) -> str:
+    kernel = getattr(layer, "kernel", None)
+    if not isinstance(layer, keras.layers.Layer) or kernel is None:
+        return ""
+    weights = np.asarray(kernel)
+    match layer:
+        case keras.layers.Dense():
+            return zeros_use(target, weights.T, "dense")
+        case keras.layers.Conv2D() if layer.kernel_size == (1, 1) and layer.groups == 1:
+            return zeros_use(target, weights.reshape(weights.shape[-2:]).T, "pointwise")
+    return zeros_use(target, weights, "other")
+
+
+def _inspect_tflite(path: Path, target: Target | None) -> Inspection:
     file = read_tflite(path)
     parts = []
     for operator in file.operators:
@@ -134,7 +112,9 @@ def _inspect_tflite(path: Path) -> Inspection:
         )
         name, shape = (operator.outputs[0].name, operator.outputs[0].shape) if operator.outputs else ("", ())
         arrays = [_constant(tensor) for tensor in constants]
-        parts.append(_part(name.partition(";")[0], operator.name, dtypes, shape, arrays))
+        use = _use_in_tflite(operator, target) if target else ""
+        flops = operator_flops(operator)
+        parts.append(_part(name.partition(";")[0], operator.name, dtypes, shape, arrays, flops, use))
     remarks = (
         "full integer: no operator, input or output is floating-point"
         if file.is_full_integer
@@ -144,7 +124,21 @@ def _inspect_tflite(path: Path) -> Inspection:
         *_totals(parts),
         f"{len(gzip.compress(path.read_bytes(), 9)):,} bytes after gzip",
     )
-    return Inspection(str(path), content_size_bytes(path), tuple(parts), remarks)
+    return Inspection(str(path), content_size_bytes(path), tuple(parts), remarks, target)
+
+
+def _use_in_tflite(operator: Operator, target: Target) -> str:
+    if operator.name not in {"FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"}:
+        return ""
+    kernel = next((tensor for tensor in operator.inputs if tensor.constant is not None), None)
+    if kernel is None:
+        return ""
+    weights = _constant(kernel)
+    if operator.name == "FULLY_CONNECTED":
+        return zeros_use(target, weights, "dense", integer=not kernel.is_float)
+    if operator.name == "CONV_2D" and kernel.shape[1:3] == (1, 1):
+        return zeros_use(target, weights.reshape(len(weights), -1), "pointwise", integer=not kernel.is_float)
+    return zeros_use(target, weights, "other")
 
 
 def _constant(tensor: Tensor) -> np.ndarray:
@@ -158,7 +152,7 @@ def _describe(tensor: Tensor) -> str:
     return f"{tensor.dtype.lower()} {list(tensor.shape)}{grid}"
 
 
-def _inspect_saved_model(path: Path) -> Inspection:
+def _inspect_saved_model(path: Path, target: Target | None) -> Inspection:
     import tensorflow as tf
 
     folder = newest_version(path)
@@ -175,6 +169,8 @@ def _inspect_saved_model(path: Path) -> Inspection:
             variable.dtype.name,
             tuple(variable.shape),
             [variable.numpy()],
+            None,
+            "",
         )
         for variable in {id(v): v for s in loaded.signatures.values() for v in s.variables}.values()
     ]
@@ -190,7 +186,7 @@ def _inspect_saved_model(path: Path) -> Inspection:
         nodes.update(node.op for node in graph.node)
         computing = [f"{op} {count}" for op, count in nodes.most_common() if op not in _BOOKKEEPING]
         remarks.append("operations: " + ", ".join(computing[:12]))
-    return Inspection(str(folder), content_size_bytes(folder), tuple(parts), (*remarks, *_totals(parts)))
+    return Inspection(str(folder), content_size_bytes(folder), tuple(parts), (*remarks, *_totals(parts)), target)
 
 
 _BOOKKEEPING = {
@@ -204,23 +200,45 @@ _BOOKKEEPING = {
 }
 
 
-def _part(name: str, kind: str, dtypes: str, shape: tuple[int | None, ...], arrays: list[np.ndarray]) -> Part:
+def _part(
+    name: str,
+    kind: str,
+    dtypes: str,
+    shape: tuple[int | None, ...],
+    arrays: list[np.ndarray],
+    flops: int | None,
+    zeros_use: str,
+) -> Part:
     weights = sum(array.size for array in arrays)
-    nonzero = sum(int(np.count_nonzero(array)) for array in arrays)
+    nonzeros = sum(int(np.count_nonzero(array)) for array in arrays)
+    largest = max(arrays, key=lambda array: array.size, default=np.zeros(0))
     return Part(
         name=name,
         kind=kind,
         dtypes=dtypes,
         shape=shape,
         weights=weights,
+        nonzeros=nonzeros,
+        distinct_values=np.unique(largest).size,
+        flops=flops,
         size_bytes=sum(array.nbytes for array in arrays),
-        zeros=1 - nonzero / weights if weights else None,
+        gzip_bytes=len(gzip.compress(b"".join(array.tobytes() for array in arrays))) if arrays else 0,
+        coded_bytes=sum(coded_size_bytes(array) for array in arrays),
+        zeros_use=zeros_use if nonzeros < weights else "",
     )
 
 
 def _totals(parts: list[Part]) -> tuple[str, ...]:
     weights = sum(part.weights for part in parts)
-    zeros = sum(part.zeros * part.weights for part in parts if part.zeros is not None)
     if not weights:
         return ("no weights",)
-    return (f"{weights:,} weights in {sum(part.size_bytes for part in parts):,} bytes, {zeros / weights:.1%} zeros",)
+    zeros = 1 - sum(part.nonzeros for part in parts) / weights
+    sizes = " → ".join(
+        f"{sum(getattr(part, size) for part in parts):,} bytes{how}"
+        for size, how in (("size_bytes", ""), ("gzip_bytes", " after gzip"), ("coded_bytes", " coded"))
+    )
+    flops = sum(part.flops or 0 for part in parts)
+    counted = f", {flops:,} FLOPs" if flops else ""
+    uncounted = sum(part.flops is None for part in parts)
+    missing = f" without {uncounted} parts that are not counted" if flops and uncounted else ""
+    return (f"{weights:,} weights, {zeros:.1%} zeros{counted}{missing}", sizes)

@@ -199,7 +199,7 @@ def _kernels(layer: keras.Operation, taken: tuple[int | None, ...], given: tuple
             return used(_size(taken[1:]) // prod(size for label, size in sizes if label in taken_labels), layer.kernel)
         case layers.LSTM() | layers.GRU() | layers.SimpleRNN():
             return used(_size(taken[1:2]), layer.cell.kernel, layer.cell.recurrent_kernel)
-        case layers.TimeDistributed():
+        case layers.Wrapper():
             return _kernels(layer.layer, taken, given)
         case layers.Bidirectional():
             parts = [_kernels(part, taken, given) for part in (layer.forward_layer, layer.backward_layer)]
