@@ -53,7 +53,7 @@ def zeros(model, chosen=None):
 
 def requested(model, sparsity, chosen=None):
     sizes = [kernel.shape.num_elements() for _, kernel in select_kernels(model, chosen)]
-    return [size - round((1 - sparsity) * size) for size in sizes]
+    return [size - max(round((1 - sparsity) * size), 1) for size in sizes]
 
 
 def assert_sparse(model, sparsity=0.8, chosen=None):
@@ -62,7 +62,7 @@ def assert_sparse(model, sparsity=0.8, chosen=None):
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.8, 0.97])
 def test_zeros_are_exact_after_fit(sparsity):
-    model = compiled()
+    model = compiled()  # at 0.97 the smallest kernel would have no weight left, and keeps one
     history = fit(model, prune(sparsity))
     assert_sparse(model, sparsity)
     size = sum(kernel.shape.num_elements() for _, kernel in select_kernels(model))
@@ -393,6 +393,183 @@ def test_any_schedule_of_the_package_serves(schedule):
 def test_bad_input_is_named(options, message):
     with pytest.raises(ConfigError, match="^MagnitudePruning: .*" + message):
         MagnitudePruning(**{"end_step": 10, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"allocation": "uniform"}, r"allocation must be one of .*'erk'.* Received: 'uniform'"),
+        ({"pattern": "4:2"}, r"pattern must be 'N:M' with 1 ≤ N < M.* Received: '4:2'"),
+        ({"block": 4}, r"block must be two whole numbers.* Received: 4"),
+        ({"block": (1, 0)}, r"block must be two whole numbers.* Received: \(1, 0\)"),
+        ({"block_pooling": "sum"}, r"block_pooling must be 'average' or 'max'. Received: 'sum'"),
+        ({"pattern": "2:4", "block": (1, 4)}, r"exclude each other. Received: '2:4' and \(1, 4\)"),
+        ({"pattern": "2:4", "final_sparsity": 0.8}, r"'2:4' ends at a sparsity of 0.5. Received: final_sparsity=0.8"),
+        ({"pattern": "2:4", "allocation": "erk"}, r"'2:4' has the same sparsity in every kernel.*'erk'"),
+        ({"layers": {"a": 0.5}, "final_sparsity": 0.8}, r"how sparse each kernel ends, and so does final_sparsity="),
+        ({"layers": {"a": 0.5}, "schedule": constant(0.5)}, r"and so does schedule="),
+        ({"layers": {"a": 0.5}, "pattern": "2:4"}, r"and so does pattern="),
+        ({"layers": {"a": 0.5}, "allocation": "global"}, r"and so does allocation="),
+        ({"layers": {"a": 50}}, r"layers\['a'\] must be in \[0, 1\). Received: 50. Did you mean 0.50\?"),
+        ({"layers": {"a": 0.5}, "initial_sparsity": 0.6}, r"at most layers\['a'\] \(0.5\). Received: 0.6"),
+        ({"layers": {}}, r"layers=\{\} prunes nothing"),
+    ],
+    ids=str,
+)
+def test_arguments_that_do_not_fit_are_named(options, message):
+    with pytest.raises(ConfigError, match="^MagnitudePruning: .*" + message):
+        MagnitudePruning(**{"end_step": 10, **options})
+
+
+@pytest.mark.parametrize("allocation", ["global", "erk"])
+def test_allocations_differ_between_layers_and_meet_the_total(allocation):
+    model = compiled()
+    history = fit(model, prune(0.9, allocation=allocation))
+    sizes = [kernel.shape.num_elements() for _, kernel in select_kernels(model)]
+    expected = {"global": sum(requested_of(sum(sizes), 0.9)), "erk": pytest.approx(0.9 * sum(sizes), abs=2)}
+    assert sum(zeros(model)) == expected[allocation]
+    assert len({round(count / size, 2) for count, size in zip(zeros(model), sizes, strict=True)}) > 1
+    assert history["sparsity"][-1] == pytest.approx(0.9, abs=5e-3)
+
+
+def requested_of(size, sparsity):
+    return [size - round((1 - sparsity) * size)]
+
+
+def test_global_keeps_the_largest_of_all_kernels():
+    model = compiled(keras.optimizers.SGD(0.0))
+    before = np.concatenate([np.abs(kernel.numpy()).ravel() for _, kernel in select_kernels(model)])
+    fit(model, prune(allocation="global"))
+    kept = np.concatenate([kernel.numpy().ravel() for _, kernel in select_kernels(model)]) != 0
+    assert before[kept].min() > before[~kept].max()
+
+
+def test_a_kernel_that_global_allocation_empties_is_named():
+    model = compiled(keras.optimizers.SGD(0.0))
+    head = model.get_layer("head").kernel
+    head.assign(head * 1e-6)
+    with pytest.warns(UserWarning, match=r"left no weight in the kernels of head: .*'erk'"):
+        fit(model, prune(allocation="global"))
+
+
+def test_weights_that_became_nan_are_named_under_global_allocation():
+    model = compiled()
+
+    def poison():
+        kernel = model.get_layer("hidden").kernel
+        kernel.assign(np.full(kernel.shape, np.nan, np.float32))
+
+    with pytest.raises(ModelError, match=r"kernel of the layer 'hidden': .* NaN"):
+        fit(model, Watch(poison), prune(frequency=1, allocation="global"))
+
+
+def test_targets_per_layer():
+    model = compiled()
+    fit(model, prune(None, layers={"conv": 0.5, "h.*": 0.9, lambda layer: layer.name == "hidden": 0.1}))
+    assert_sparse(model, 0.5, "conv")
+    assert_sparse(model, 0.9, "hidden|head")  # the first filter that matches counts
+    with pytest.raises(ConfigError, match=r"layers='tail' matches no layer.* Available: conv, hidden, head"):
+        fit(compiled(), prune(None, layers={"conv": 0.5, "tail": 0.5}))
+
+
+def groups_of_inputs(kernel, size):
+    """Whole groups along the inputs, in the layout (..., out, in) that TFLite stores."""
+    rows = np.swapaxes(kernel, -1, -2)
+    rows = rows[..., : rows.shape[-1] // size * size]
+    return rows.reshape(-1, size)
+
+
+def test_every_group_of_a_pattern_has_its_zeros():
+    model, seen = compiled(), []
+    hidden = model.get_layer("hidden").kernel
+    fit(
+        model,
+        MagnitudePruning(end_step=10, frequency=2, pattern="2:4", layers="hidden"),
+        Watch(lambda: seen.append(int(np.sum(np.count_nonzero(groups_of_inputs(hidden.numpy(), 4), axis=1) <= 2)))),
+    )
+    groups = groups_of_inputs(hidden.numpy(), 4)
+    assert np.all(np.count_nonzero(groups, axis=1) == 2)
+    assert seen == sorted(seen)  # ever more groups, by the ramp
+    assert 0 < seen[2] < len(groups) == seen[-1]
+
+
+def test_blocks_are_zeroed_as_one():
+    model = compiled()
+    fit(model, prune(0.75, block=(1, 4), block_pooling="max", layers="hidden"))
+    blocks = np.count_nonzero(groups_of_inputs(model.get_layer("hidden").kernel.numpy(), 4), axis=1)
+    assert set(blocks.tolist()) == {0, 4}
+    assert np.sum(blocks > 0) == round(0.25 * len(blocks))
+
+
+def test_a_kernel_that_a_pattern_does_not_fit_is_named():
+    with pytest.raises(ConfigError, match=r"pattern='2:4' does not fit the kernel of 'conv': it has 2 input channels"):
+        fit(compiled(), MagnitudePruning(end_step=4, pattern="2:4"))
+    with pytest.raises(
+        ConfigError, match=r"block=\(1, 16\) does not fit .*'head': it has 5 input and 3 output channels"
+    ):
+        fit(compiled(), prune(block=(1, 16), layers="head"))
+
+
+def test_a_schedule_beyond_the_pattern_is_refused():
+    with pytest.raises(ConfigError, match=r"pattern='2:4' has at most 0.5 zeros. Received a sparsity of 0.8"):
+        fit(compiled(), MagnitudePruning(end_step=4, schedule=constant(0.8), pattern="2:4", layers="hidden"))
+
+
+def test_depthwise_kernels_are_pruned_on_demand():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6, 6, 2)), layers.DepthwiseConv2D(3), layers.SeparableConv2D(3, 3)])
+    model.add(layers.GlobalAveragePooling2D())
+    model.compile("adam", "mse")
+    separable = model.layers[1]
+    fit(model, prune(0.5))
+    assert np.count_nonzero(model.layers[0].kernel) == 18
+    assert np.count_nonzero(separable.depthwise_kernel) == 18
+    fit(model, prune(0.5, depthwise=True))
+    assert np.count_nonzero(model.layers[0].kernel) == 9
+    assert np.count_nonzero(separable.depthwise_kernel) == 9
+    assert np.count_nonzero(separable.pointwise_kernel) == 3
+
+
+def test_a_zeroed_weight_grows_back_until_end_step():
+    # The gradient of each weight is -1 at the first and +1 elsewhere: only a free first weight grows.
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1, use_bias=False)])
+    kernel = model.layers[0].kernel
+    model.compile(keras.optimizers.SGD(1.0), lambda y_true, y_pred: keras.ops.mean(y_pred))
+    x = np.array([[-10.0, 0.0, 0.0, 0.0]], np.float32).repeat(4, 0)
+
+    def masks(**options):
+        kernel.assign(np.array([[0.1], [0.2], [0.3], [0.4]], np.float32))
+        seen = []
+        watch = Watch(lambda: seen.append(np.flatnonzero(kernel).tolist()))
+        callbacks = [MagnitudePruning(schedule=constant(0.5), **options), watch]
+        model.fit(x, x[:, :1], batch_size=1, verbose=0, callbacks=callbacks)
+        return seen
+
+    assert masks(end_step=0) == [[2, 3]] * 4
+    assert masks(end_step=None, frequency=3) == [[2, 3], [2, 3], [0, 3], [0, 3]]
+    assert masks(end_step=2, frequency=1) == [[0, 3]] * 4
+
+
+def test_a_schedule_without_end_is_complete_whenever_the_fit_ends():
+    model = compiled()
+    fit(model, MagnitudePruning(schedule=constant(0.5), frequency=4), epochs=1)
+    assert_sparse(model, 0.5)
+
+
+def test_a_subclassed_model_is_pruned():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = small_model()
+
+        def call(self, x):
+            return self.inner(x)
+
+    model = Subclassed()
+    model(X[:1])
+    model.compile("adam", "mse")
+    fit(model, prune())
+    assert_sparse(model)
 
 
 # Logical devices must be set before TensorFlow starts, hence a process of its own.

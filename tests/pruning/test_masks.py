@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from tfopt.errors import ConfigError, ModelError
-from tfopt.pruning.masks import check_sparsity, kept_count, magnitude_mask, pruned_mask, sparsity_of
+from tfopt.pruning.masks import check_sparsity, kept_count, largest, magnitude_mask, pruned_mask, sparsity_of
 
 sparsities = st.floats(0, 1, exclude_max=True)
 kernels = st_numpy.arrays(
@@ -21,7 +21,7 @@ def test_keeps_exactly_the_requested_count_of_the_largest(weights, sparsity):
     mask = magnitude_mask(weights, sparsity)
     assert mask.shape == weights.shape
     assert mask.dtype == bool
-    assert mask.sum() == round((1 - sparsity) * weights.size) == kept_count(weights.size, sparsity)
+    assert mask.sum() == max(round((1 - sparsity) * weights.size), 1) == kept_count(weights.size, sparsity)
     kept, dropped = np.abs(weights[mask]), np.abs(weights[~mask])
     assert not len(kept) or not len(dropped) or kept.min() >= dropped.max()
 
@@ -33,6 +33,31 @@ def test_ties_go_to_the_first_in_memory(weights, sparsity):
     expected = np.zeros(weights.size, dtype=bool)
     expected[order[: kept_count(weights.size, sparsity)]] = True
     assert np.array_equal(magnitude_mask(weights, sparsity).reshape(-1), expected)
+
+
+@given(kernels, st.data(), st.floats(0, width=16, allow_nan=False))
+def test_a_guess_changes_nothing(scores, data, near):
+    count = data.draw(st.integers(0, scores.size))
+    mask, threshold = largest(scores, count)
+    assert mask.sum() == count
+    assert threshold == (np.abs(scores[mask]).min() if count else np.inf)
+    for guess in (near, threshold, threshold * 1.05):
+        guessed, again = largest(scores, count, near=guess)
+        assert np.array_equal(guessed, mask)
+        assert again == threshold
+
+
+def test_a_close_guess_of_many_weights_changes_nothing():
+    weights = np.random.default_rng(0).normal(size=(100, 1000)).astype(np.float32)
+    expected, threshold = largest(weights, 20_000)
+    for guess in (0.9, 0.99, 1.0, 1.01, 1.1, 2.0):
+        assert np.array_equal(largest(weights, 20_000, near=threshold * guess)[0], expected)
+
+
+def test_a_float32_sparsity_is_rounded_in_float32():
+    # (1 - 0.85) * 10 is just above 1.5 in float64, just below in float32.
+    assert kept_count(10, 0.85) == 2
+    assert kept_count(10, check_sparsity("here", np.float32(0.85))) == 1
 
 
 @given(kernels, sparsities, sparsities)

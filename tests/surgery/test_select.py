@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from tfopt.errors import ConfigError, ModelError
-from tfopt.surgery.select import iterate_layers, select_kernels
+from tfopt.surgery.select import input_axis, iterate_layers, select_kernels
 
 layers = keras.layers
 
@@ -158,3 +158,39 @@ def test_lora_and_quantized_kernels_are_refused():
     quantized.quantize("int8")
     with pytest.raises(ModelError, match=r"'int8' is not a float variable"):
         select_kernels(model)
+
+
+def test_depthwise_kernels_are_selected_on_demand():
+    parts = layers.Conv2D(2, 3, name="conv"), layers.DepthwiseConv2D(3, name="depthwise")
+    model = sequential(*parts, layers.SeparableConv2D(4, 3, name="separable"), shape=(8, 8, 3))
+
+    def shapes(chosen=None):
+        return [(layer.name, tuple(kernel.shape)) for layer, kernel in select_kernels(model, chosen, depthwise=True)]
+
+    assert shapes() == [
+        ("conv", (3, 3, 3, 2)),
+        ("depthwise", (3, 3, 2, 1)),
+        ("separable", (3, 3, 2, 1)),
+        ("separable", (1, 1, 2, 4)),
+    ]
+    assert shapes("separable") == shapes()[2:]
+
+
+def test_the_axis_of_the_inputs():
+    image = sequential(
+        layers.Conv2D(5, 3),
+        layers.Conv2DTranspose(6, 3),
+        layers.SeparableConv2D(7, 3),
+        layers.DepthwiseConv2D(3),
+        layers.EinsumDense("abcd,de->abce", (None, None, 9), name="einsum"),
+        shape=(9, 9, 4),
+    )
+    steps = sequential(layers.Conv1D(5, 3), layers.GRU(6), layers.Dense(7), shape=(8, 4))
+
+    def inputs(model):
+        found = select_kernels(model, lambda layer: True, depthwise=True)
+        axes = [(kernel, input_axis(layer, kernel)) for layer, kernel in found]
+        return [axis if axis is None else kernel.shape[axis] for kernel, axis in axes]
+
+    assert inputs(image) == [4, 5, None, 6, None, None]
+    assert inputs(steps) == [4, 5, 6]

@@ -10,7 +10,7 @@ import keras
 
 from tfopt.errors import ConfigError, ModelError
 
-__all__ = ["LayerFilter", "iterate_layers", "select_kernels"]
+__all__ = ["LayerFilter", "input_axis", "iterate_layers", "select_kernels"]
 
 LayerFilter = Callable[[keras.layers.Layer], bool] | str | re.Pattern[str]
 """A predicate on a layer, or a regular expression that its whole name matches."""
@@ -26,6 +26,9 @@ _DENSE_OR_CONV = (
     keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
 )
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+_TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
+_CELLS = (keras.layers.SimpleRNNCell, keras.layers.GRUCell, keras.layers.LSTMCell)
 
 
 def iterate_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
@@ -59,7 +62,7 @@ def iterate_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
 
 
 def select_kernels(
-    model: keras.Model, layers: LayerFilter | None = None
+    model: keras.Model, layers: LayerFilter | None = None, *, depthwise: bool = False
 ) -> list[tuple[keras.layers.Layer, keras.Variable]]:
     """Returns the kernels of a model, each with the layer that owns it.
 
@@ -69,6 +72,7 @@ def select_kernels(
 
     Args:
         model: a built model.
+        depthwise: whether the default has the depthwise kernels too, and a chosen separable layer both of its own.
         layers: takes the place of the default among all layers that own a kernel (depthwise, EinsumDense and
             recurrent cells too): a predicate on the layer, or a regular expression that the whole layer name
             must match, so that "dense_1" does not also mean "dense_10"; write "dense.*" for all.
@@ -85,7 +89,7 @@ def select_kernels(
         >>> [layer.name for layer, _ in select_kernels(model, "he.*")]
         ['head']
     """
-    wanted = _predicate(layers)
+    wanted = _predicate(layers, depthwise)
     owners = [layer for layer in iterate_layers(model) if _owns_kernel(layer)]
     chosen = [layer for layer in owners if wanted(layer)]
     if not chosen:
@@ -99,8 +103,30 @@ def select_kernels(
             f"layers={layers!r} matches no layer of '{model.name}' that owns a kernel. Available: {names}."
         )
     # Two layers may share one variable; it counts once.
-    kernels = {id(kernel): (layer, kernel) for layer in chosen for kernel in [_kernel(layer)]}
+    kernels = {id(kernel): (layer, kernel) for layer in chosen for kernel in _kernels(layer, depthwise)}
     return list(kernels.values())
+
+
+def input_axis(layer: keras.layers.Layer, kernel: keras.Variable) -> int | None:
+    """Which axis of a kernel is that of its input channels, -2 or -1; the other of these two is that of its outputs.
+
+    It is the axis that is summed over, and that TFLite stores innermost: the rows `(out, in)` of a dense kernel, and
+    `(out, h, w, in)` of a convolution's.
+
+    Returns:
+        The axis; None for a depthwise kernel, which sums over no channels, and for layers of other kinds.
+
+    Example:
+        >>> dense = keras.layers.Dense(3)
+        >>> dense.build((None, 4))
+        >>> dense.kernel.shape[input_axis(dense, dense.kernel)]
+        4
+    """
+    if isinstance(layer, _DEPTHWISE) or kernel is getattr(layer, "depthwise_kernel", None):
+        return None
+    if isinstance(layer, _TRANSPOSED):
+        return -1
+    return -2 if isinstance(layer, (*_DENSE_OR_CONV, *_CELLS)) else None
 
 
 def _layers_in(value: Any) -> Iterator[keras.layers.Layer]:
@@ -113,9 +139,10 @@ def _layers_in(value: Any) -> Iterator[keras.layers.Layer]:
             yield from _layers_in(item)
 
 
-def _predicate(layers: LayerFilter | None) -> Callable[[keras.layers.Layer], bool]:
+def _predicate(layers: LayerFilter | None, depthwise: bool) -> Callable[[keras.layers.Layer], bool]:
     if layers is None:
-        return lambda layer: isinstance(layer, _DENSE_OR_CONV)
+        kinds = (*_DENSE_OR_CONV, *_DEPTHWISE) if depthwise else _DENSE_OR_CONV
+        return lambda layer: isinstance(layer, kinds)
     if isinstance(layers, (str, re.Pattern)):
         try:
             pattern = re.compile(layers)
@@ -137,16 +164,19 @@ def _owns_kernel(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, _DENSE_OR_CONV) or hasattr(layer, "kernel")
 
 
-def _kernel(layer: keras.layers.Layer) -> keras.Variable:
+def _kernels(layer: keras.layers.Layer, depthwise: bool) -> list[keras.Variable]:
     if not layer.built:
         raise ModelError(
             f"The layer '{layer.name}' is not built: its kernel does not exist yet. "
             "Give the model a keras.Input or call it once on data."
         )
-    kernel = layer.kernel if hasattr(layer, "kernel") else layer.pointwise_kernel
-    if not isinstance(kernel, keras.Variable) or "float" not in keras.backend.standardize_dtype(kernel.dtype):
-        raise ModelError(
-            f"The kernel of the layer '{layer.name}' is not a float variable (LoRA is enabled on it, or "
-            "model.quantize() converted it). Give the plain float model."
-        )
-    return kernel
+    kernels = [layer.kernel if hasattr(layer, "kernel") else layer.pointwise_kernel]
+    if depthwise and hasattr(layer, "depthwise_kernel"):
+        kernels.insert(0, layer.depthwise_kernel)
+    for kernel in kernels:
+        if not isinstance(kernel, keras.Variable) or "float" not in keras.backend.standardize_dtype(kernel.dtype):
+            raise ModelError(
+                f"The kernel of the layer '{layer.name}' is not a float variable (LoRA is enabled on it, or "
+                "model.quantize() converted it). Give the plain float model."
+            )
+    return kernels
