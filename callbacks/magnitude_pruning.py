@@ -13,7 +13,8 @@ import numpy as np
 from tfopt.errors import ConfigError, ModelError
 from tfopt.pruning.allocation import ALLOCATIONS, Allocation, erk_sparsities, largest_of_all
 from tfopt.pruning.masks import check_sparsity, largest, sparsity_of
-from tfopt.pruning.patterns import pattern_of
+from tfopt.pruning.patterns import Blocks, pattern_of
+from tfopt.pruning.sparse_targets import Target, check_target, why_pruning_is_not_faster
 from tfopt.pruning.update_steps import DEFAULT_FREQUENCY, read_schedule
 from tfopt.schedules import Schedule, polynomial
 from tfopt.surgery.select import LayerFilter, select_kernels
@@ -76,6 +77,8 @@ class MagnitudePruning(keras.callbacks.Callback):
             Dense and Conv kernel, also in nested models (see `tfopt.surgery.select.select_kernels`). Or a mapping from
             such filters to a final sparsity each, which prunes what they match only; where several match, the first
             counts. Frozen layers are pruned like the others.
+        target: where the model will run, one of `tfopt.pruning.sparse_targets.TARGETS`. A fit then begins with a
+            warning if zeros like these do not make it faster there.
 
     Shapes: kernel `(in, out)` or `(h, w, in, out)`; the mask has the same shape.
 
@@ -88,7 +91,8 @@ class MagnitudePruning(keras.callbacks.Callback):
         ModelError: if the model has no kernel to prune, or a kernel becomes NaN.
 
     Warns:
-        UserWarning: at the end of a fit that did not reach `end_step`, or that left a kernel without weights.
+        UserWarning: before a fit whose zeros the `target` cannot use; at the end of one that did not reach `end_step`,
+            or that left a kernel without weights.
 
     Example:
         >>> import numpy as np
@@ -118,8 +122,12 @@ class MagnitudePruning(keras.callbacks.Callback):
         block_pooling: str = "average",
         depthwise: bool = False,
         layers: LayerFilter | Mapping[LayerFilter, float] | None = None,
+        target: Target | None = None,
     ) -> None:
         super().__init__()
+        if target is not None:
+            check_target("MagnitudePruning: target", target)
+        self.target = target
         if allocation not in ALLOCATIONS:
             raise ConfigError(f"MagnitudePruning: allocation must be one of {ALLOCATIONS}. Received: {allocation!r}.")
         self.allocation, self.depthwise, self.layers = allocation, depthwise, layers
@@ -156,6 +164,7 @@ class MagnitudePruning(keras.callbacks.Callback):
         """Puts a mask that keeps everything on each kernel and has the train step traced anew."""
         # Not in set_model: evaluate() and predict() call that too, and have no hook to take the masks off.
         self._masks.take_off_leftovers(self.model, self.params)
+        self._warn_of_target()
         self._clock, self._masked_at, self._threshold = None, None, 0.0
         chosen: dict[int, tuple[keras.layers.Layer, keras.Variable, Schedule | None]] = {}
         for layers, schedule in self._scopes:
@@ -298,6 +307,17 @@ class MagnitudePruning(keras.callbacks.Callback):
             raise ConfigError(
                 f"MagnitudePruning: {self.pattern} ends at a sparsity of {limit:.4g}. "
                 f"Received: final_sparsity={final_sparsity!r}. Leave it out."
+            )
+
+    def _warn_of_target(self) -> None:
+        columns = self.pattern.columns if isinstance(self.pattern, Blocks) else None
+        reason = self.target and why_pruning_is_not_faster(self.target, block_columns=columns)
+        if reason:
+            warnings.warn(
+                f"MagnitudePruning: the zeros will not make the model faster on {self.target}: {reason}. Its file will "
+                "be smaller once it is zipped. For speed, remove channels with tfopt.prune_channels.",
+                UserWarning,
+                stacklevel=2,
             )
 
     def _check_fit(self, masks: list[MagnitudeMask]) -> None:

@@ -108,7 +108,7 @@ def test_whether_zeros_pay_on_a_target(tmp_path: Path, target: str, use: str) ->
 
 
 def test_an_unknown_target_is_refused() -> None:
-    with pytest.raises(ConfigError, match="inspect: target must be one of tflite, .*Received: 'gpu'"):
+    with pytest.raises(ConfigError, match=r"inspect: target must be one of tflite, .*Received: 'gpu'"):
         inspect(model(), target="gpu")
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tfopt.quantization.quantize_aware import quantize_aware
     from tfopt.recipe import QuantizationConfig, Recipe
     from tfopt.serving.folder import export_serving
+    from tfopt.surgery.regularize import regularize
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,7 @@ _HOMES = {
     "inspect": "tfopt.inspection",
     "prune_channels": "tfopt.pruning.channels",
     "quantize_aware": "tfopt.quantization.quantize_aware",
+    "regularize": "tfopt.surgery.regularize",
 }
 _SUBMODULES = ("callbacks", "compression", "quantization", "schedules")
 
@@ -65,6 +67,7 @@ __all__ = [
     "prune_channels",
     "quantization",
     "quantize_aware",
+    "regularize",
     "schedules",
 ]
 

@@ -1,6 +1,8 @@
+import re
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import keras
 import numpy as np
@@ -607,3 +609,38 @@ def test_zeros_are_exact_under_a_mirrored_strategy():
         "zeros [56, 56] True",
         "zeros [17, 17] True",
     ]
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "warned"),
+    [
+        (
+            "edge_tpu",
+            {"block": (1, 4), "layers": "hidden"},
+            "not make the model faster on edge_tpu: the Edge TPU multiplies zeros too",
+        ),
+        ("tflite", {}, r"TFLite multiplies single zeros too; Dense layers gain from block=\(1, 4\)"),
+        ("tflite", {"block": (1, 4), "layers": "hidden"}, None),
+        ("ethos_u", {}, None),
+    ],
+)
+def test_a_target_that_cannot_use_the_zeros_is_named_before_training(target, options, warned):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(compiled(), prune(target=target, **options))
+    messages = [str(one.message) for one in caught if "faster" in str(one.message)]
+    assert len(messages) == (warned is not None)
+    if warned:
+        assert re.search(warned, messages[0])
+        with pytest.warns(UserWarning, match=warned), pytest.raises(RuntimeError, match="stop"):
+            fit(compiled(), prune(target=target, **options), Stop())
+
+
+class Stop(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        raise RuntimeError("stop")
+
+
+def test_an_unknown_target_is_refused():
+    with pytest.raises(ConfigError, match=r"MagnitudePruning: target must be one of tflite, .* Received: 'gpu'"):
+        prune(target="gpu")

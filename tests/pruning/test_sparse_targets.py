@@ -48,5 +48,5 @@ def test_each_target_has_an_answer(target):
 
 
 def test_other_targets_are_refused():
-    with pytest.raises(ConfigError, match="name must be one of tflite, .* Received: 'phone'"):
+    with pytest.raises(ConfigError, match=r"name must be one of tflite, .* Received: 'phone'"):
         check_target("name", "phone")

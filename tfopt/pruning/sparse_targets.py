@@ -12,7 +12,7 @@ import numpy as np
 
 from tfopt.errors import ConfigError
 
-__all__ = ["TARGETS", "Target", "check_target", "zero_blocks", "zeros_use"]
+__all__ = ["TARGETS", "Target", "check_target", "why_pruning_is_not_faster", "zero_blocks", "zeros_use"]
 
 Target = Literal["tflite", "edge_tpu", "ethos_u", "onnx", "serving"]
 TARGETS: tuple[str, ...] = get_args(Target)
@@ -67,6 +67,28 @@ def zeros_use(
     if kind == "pointwise" and not integer and np.mean(weights == 0) >= _LEAST_ZEROS:
         return "can on ARM in float: 1×1 convolution; not on x86"
     return "no: TFLite multiplies zeros too"
+
+
+def why_pruning_is_not_faster(target: Target, *, block_columns: int | None) -> str | None:
+    """Why a model that is pruned so will not be faster on a target; None where it can be.
+
+    Args:
+        target: where the model will run.
+        block_columns: input channels of the blocks that are zeroed as one; None for single weights.
+
+    Example:
+        >>> why_pruning_is_not_faster("onnx", block_columns=4)
+        'ONNX Runtime multiplies zeros too'
+        >>> why_pruning_is_not_faster("ethos_u", block_columns=None)
+    """
+    if target in _DENSE_ONLY:
+        return _DENSE_ONLY[target].removeprefix("no: ")
+    if target == "tflite" and block_columns not in (4, 16):
+        return (
+            "TFLite multiplies single zeros too; Dense layers gain from block=(1, 4) in float32 and block=(1, 16) in "
+            "int8, exported with sparse_weights=True"
+        )
+    return None
 
 
 def zero_blocks(weights: np.ndarray, block: int) -> float:
