@@ -58,8 +58,8 @@ HARD_CASE: Settings = {
     "file": "fashion_mnist.npz",
     "network": "separable_cnn",
     "train": {"epochs": 3, "samples": 0, "batch_size": 128, "learning_rate": 2e-3},
-    "fine_tune": {"epochs": 3, "samples": 20_000, "batch_size": 64, "learning_rate": 1e-3},
-    "rescale": {"what": "channels", "width": 8},
+    "fine_tune": {"epochs": 2, "samples": 0, "batch_size": 64, "learning_rate": 1e-3},
+    "rescale": {"what": "channels", "width": 12},
 }
 DEPTHWISE: Settings = {**ACCURACY["sign_digits"], "rescale": {"what": "depthwise_kernels", "width": 32}}
 

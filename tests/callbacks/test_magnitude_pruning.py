@@ -416,7 +416,7 @@ def test_bad_input_is_named(options, message):
         ({"layers": {"a": 0.5}, "initial_sparsity": 0.6}, r"at most layers\['a'\] \(0.5\). Received: 0.6"),
         ({"layers": {}}, r"layers=\{\} prunes nothing"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else ", ".join(value),
 )
 def test_arguments_that_do_not_fit_are_named(options, message):
     with pytest.raises(ConfigError, match="^MagnitudePruning: .*" + message):
