@@ -7,10 +7,15 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
 from tfopt.export import conversion
+
+# The same examples in every run, however busy the machine is.
+hypothesis.settings.register_profile("tfopt", derandomize=True, deadline=None, max_examples=40)
+hypothesis.settings.load_profile("tfopt")
 
 
 def _convert(

@@ -75,6 +75,7 @@ def test_what_a_subclassed_model_computes_is_not_counted() -> None:
     assert (part.name, part.weights, part.flops) == ("hidden", 27, None)
 
 
+@pytest.mark.usefixtures("conversion_in_this_process")
 def test_files_count_the_same_operations_as_the_model(tmp_path: Path) -> None:
     layers = keras.layers
     built = keras.Sequential(
@@ -99,12 +100,27 @@ def test_files_count_the_same_operations_as_the_model(tmp_path: Path) -> None:
         ("tflite", "no: 50% of the blocks of 1×4 along the input are zero, 67% are needed"),
     ],
 )
-def test_whether_zeros_pay_on_a_target(tmp_path: Path, target: str, use: str) -> None:
+def test_whether_zeros_pay_on_a_target(target: str, use: str) -> None:
     found = inspect(model(), target=target)
     assert [part.zeros_use for part in found.parts] == [use, ""]
     assert f"zeros on {target}" in " ".join(str(found).split())
+
+
+@pytest.mark.usefixtures("conversion_in_this_process")
+def test_whether_zeros_pay_in_a_file(tmp_path: Path) -> None:
     export_tflite(model(), tmp_path / "tiny.tflite", "none")
-    assert use in [part.zeros_use for part in inspect(tmp_path / "tiny.tflite", target=target).parts]
+    (use,) = (part.zeros_use for part in inspect(tmp_path / "tiny.tflite", target="tflite").parts if part.weights)
+    assert use.startswith("no: 50% of the blocks of 1×4")
+
+
+def test_a_narrow_terminal_gets_fewer_columns() -> None:
+    found = inspect(model())
+    wide, narrow = ([column.header for column in found.table(width).columns] for width in (160, 60))
+    assert wide == [
+        *("name", "kind", "dtypes", "shape", "FLOPs", "weights", "zeros", "distinct", "bytes", "gzip", "coded")
+    ]
+    assert narrow == ["name", "kind", "shape", "weights", "zeros", "bytes"]
+    assert "not shown for want of width: coded, distinct, gzip, dtypes, FLOPs" in str(found.table(60).caption)
 
 
 def test_an_unknown_target_is_refused() -> None:

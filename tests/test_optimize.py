@@ -99,6 +99,7 @@ def test_training_follows_where_post_training_loses_too_much(tmp_path: Path) -> 
     assert f"Chosen: {tmp_path / 'model.tflite'}" in text
 
 
+@pytest.mark.slow
 def test_the_best_is_chosen_where_none_is_within(tmp_path: Path) -> None:
     result = tfopt.optimize(
         model(), (X, Y), (X, Y), metric=scoring(0.9, 0.8, 0.7), max_drop=0.01, out=tmp_path, recipe=QUICK
@@ -129,6 +130,7 @@ def test_a_refused_candidate_is_told_and_passed_over(tmp_path: Path) -> None:
     assert len(result.report.entries) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refused", ["int8", "none"])
 def test_without_any_file_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
     export = tflite_exporter.export_tflite
@@ -144,6 +146,7 @@ def test_without_any_file_there_is_an_error(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "model.tflite").exists()
 
 
+@pytest.mark.slow
 def test_a_model_file_and_a_metric_by_default(tmp_path: Path) -> None:
     model().save(tmp_path / "model.keras")
     result = tfopt.optimize(

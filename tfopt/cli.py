@@ -153,7 +153,7 @@ def inspect(
     start_tensorflow()
     import tfopt
 
-    console.print(tfopt.inspect(file, target=target).table())  # type: ignore[arg-type]
+    console.print(tfopt.inspect(file, target=target).table(console.width))  # type: ignore[arg-type]
 
 
 def main() -> NoReturn:

@@ -68,27 +68,63 @@ class Inspection:
     remarks: tuple[str, ...]
     target: str | None = None
 
-    def table(self) -> Table:
-        """The parts as a table for the terminal."""
-        table = Table(title=f"{self.title} ({self.size_bytes:,} bytes)", caption="\n".join(self.remarks))
-        for heading in ("name", "kind", "dtypes", "shape"):
-            table.add_column(heading, overflow="fold", no_wrap=heading == "kind")
-        for heading in ("FLOPs", "weights", "zeros", "distinct", "bytes", "gzip", "coded"):
-            table.add_column(heading, justify="right")
+    def table(self, width: int = 160) -> Table:
+        """The parts as a table for a terminal.
+
+        Args:
+            width: characters in a line. Where they are too few for all columns, those that tell least are left out,
+                and the caption says so.
+        """
+        columns = self._columns()
+        left_out: list[str] = []
+        console = Console(width=10_000)
+        while console.measure(_table(self, columns, left_out)).maximum > width and len(left_out) < len(_DISPENSABLE):
+            left_out.append(_DISPENSABLE[len(left_out)])
+            columns.pop(left_out[-1])
+        return _table(self, columns, left_out)
+
+    def _columns(self) -> dict[str, list[str]]:
+        parts = self.parts
+        columns = {
+            "name": [part.name for part in parts],
+            "kind": [part.kind for part in parts],
+            "dtypes": [part.dtypes for part in parts],
+            "shape": [_shape(part.shape) for part in parts],
+            "FLOPs": ["?" if part.flops is None else f"{part.flops:,}" if part.flops else "" for part in parts],
+            "weights": [f"{part.weights:,}" if part.weights else "" for part in parts],
+            "zeros": ["" if part.zeros is None else f"{part.zeros:.1%}" for part in parts],
+            "distinct": [f"{part.distinct_values:,}" if part.weights else "" for part in parts],
+            "bytes": [f"{part.size_bytes:,}" if part.weights else "" for part in parts],
+            "gzip": [f"{part.gzip_bytes:,}" if part.weights else "" for part in parts],
+            "coded": [f"{part.coded_bytes:,}" if part.weights else "" for part in parts],
+        }
         if self.target:
-            table.add_column(f"zeros on {self.target}", overflow="fold")
-        for part in self.parts:
-            shape = "×".join("?" if size is None or size < 0 else str(size) for size in part.shape)
-            flops = "?" if part.flops is None else f"{part.flops:,}" if part.flops else ""
-            numbers = [""] * 6
-            if part.weights:
-                numbers = [f"{part.weights:,}", f"{part.zeros:.1%}", f"{part.distinct_values:,}"]
-                numbers += [f"{size:,}" for size in (part.size_bytes, part.gzip_bytes, part.coded_bytes)]
-            use = [part.zeros_use] if self.target else []
-            table.add_row(part.name, part.kind, part.dtypes, shape, flops, *numbers, *use)
-        return table
+            columns[f"zeros on {self.target}"] = [part.zeros_use for part in parts]
+        return columns
 
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=160)
-        console.print(self.table())
+        console.print(self.table(console.width))
         return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+_DISPENSABLE = ("coded", "distinct", "gzip", "dtypes", "FLOPs", "shape")
+_TEXTS = ("name", "kind", "dtypes", "shape")
+
+
+def _table(inspection: Inspection, columns: dict[str, list[str]], left_out: list[str]) -> Table:
+    narrow = [f"not shown for want of width: {', '.join(left_out)}"] if left_out else []
+    caption = "\n".join([*inspection.remarks, *narrow])
+    table = Table(title=f"{inspection.title} ({inspection.size_bytes:,} bytes)", caption=caption)
+    for heading in columns:
+        is_text = heading in _TEXTS or heading.startswith("zeros on")
+        table.add_column(
+            heading, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text or heading == "kind"
+        )
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return "×".join("?" if size is None or size < 0 else str(size) for size in shape)

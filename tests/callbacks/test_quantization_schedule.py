@@ -92,6 +92,7 @@ def test_ranges_and_statistics_stand_still_from_their_steps_on(options):
     }
 
 
+@pytest.mark.slow
 def test_a_change_within_a_long_execution_waits_for_its_end():
     model = compiled(steps_per_execution=4)
     seen = watch(model)
@@ -154,6 +155,7 @@ def test_batch_norms_normalize_with_what_they_keep():
     np.testing.assert_array_equal(norm.moving_mean, before)
 
 
+@pytest.mark.slow
 def test_layers_that_were_frozen_before_stay_frozen():
     model = quantize_aware(float_model(), calibration=X)
     model.get_layer("norm_folded").layer.trainable = False
@@ -188,6 +190,7 @@ def test_after_the_fit_everything_is_free_again():
     assert {name: all(moves) for name, moves in seen.moves.items()} == dict.fromkeys(seen.moves, True)
 
 
+@pytest.mark.slow
 def test_validation_computes_what_a_checkpoint_will(tmp_path):
     path = str(tmp_path / "{epoch}.keras")
     model = compiled()
@@ -198,6 +201,7 @@ def test_validation_computes_what_a_checkpoint_will(tmp_path):
         assert loaded.evaluate(X, Y, verbose=0) == pytest.approx(history["val_loss"][epoch - 1], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [0, 1])
 def test_checkpoints_in_mid_epoch_hold_nothing_of_the_schedule(tmp_path, order):
     path = str(tmp_path / "{epoch}-{batch}.keras")
@@ -262,6 +266,7 @@ def test_a_fit_that_was_interrupted_leaves_nothing_behind(same_instance):
     assert "train_step" not in vars(model)
 
 
+@pytest.mark.slow
 def test_a_second_fit_starts_at_step_0_again():
     model = compiled()
     callback = QuantizationSchedule(0, 4)
@@ -284,6 +289,7 @@ def test_a_train_step_of_ones_own_is_run():
     assert float(model.get_layer("x_range").maxima[0]) < X.max() / 2
 
 
+@pytest.mark.slow
 def test_a_model_nested_in_another_is_scheduled():
     aware = quantize_aware(float_model())
     x = keras.Input((6,))

@@ -78,7 +78,14 @@ def test_one_batch(name):
     assert np.isfinite(history["loss"][0])
 
 
-@pytest.mark.parametrize("names", list(combinations(tfopt.callbacks.__all__, 2)), ids="-".join)
+@pytest.mark.parametrize(
+    "names",
+    [
+        # A quantize-aware model takes seconds to trace.
+        pytest.param(names, marks=pytest.mark.slow if "QuantizationSchedule" in names else (), id="-".join(names))
+        for names in combinations(tfopt.callbacks.__all__, 2)
+    ],
+)
 def test_two_at_once_in_any_order(names):
     model, reference = compiled(*names), compiled(*names)
     history = fit(model, *(MAKE[name]() for name in names))
@@ -95,6 +102,7 @@ def test_steps_per_execution_of_1_epoch(name):
     assert all(np.isfinite(weights).all() for weights in model.get_weights())
 
 
+@pytest.mark.slow
 @every_callback
 def test_the_same_instance_serves_two_fits(name):
     once, again = MAKE[name](), MAKE[name]()

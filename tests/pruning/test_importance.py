@@ -42,7 +42,7 @@ def test_first_order_change_is_exact_for_a_linear_loss(drawn, seed):
         assert change == pytest.approx(np.sum(without * gradient) - np.sum(kernel * gradient), abs=1e-9)
 
 
-@given(st_numpy.arrays(np.float64, st.integers(1, 20), elements=st.floats(0, 1e6)))
+@given(st_numpy.arrays(np.float64, st.integers(1, 20), elements=st.floats(0, 1e6, allow_subnormal=False)))
 def test_relative_scores_have_the_mean_1_and_keep_their_order(scores):
     compared = relative(scores)
     assert compared.mean() == pytest.approx(1.0)
@@ -108,4 +108,4 @@ def test_bisection(first, more, resolution):
 
     found = smallest_count(enough, first + more, resolution)
     assert first <= found <= first + resolution - 1
-    assert len(asked) <= np.log2((first + more + 1) / resolution) + 1
+    assert len(asked) <= max(np.log2((first + more + 1) / resolution) + 1, 0)

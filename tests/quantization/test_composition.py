@@ -66,6 +66,7 @@ def policy(request):
     keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"], indirect=True)
 @pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"steps_per_execution": 8}], ids=str)
 def test_mixed_precision(policy, options):
@@ -99,6 +100,7 @@ def test_every_kind_of_optimizer_trains(optimizer):
     assert np.isfinite(ranges_of(aware)).all()
 
 
+@pytest.mark.slow
 def test_averages_of_weights_are_rounded_too():
     aware = compiled(optimizer=keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.8))
     fit(aware)

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 import tfopt
@@ -24,6 +25,7 @@ def test_batch_norm_over_the_last_axis_by_its_number() -> None:
     assert rows[1].remark == f"fused into {rows[0].layer}"
 
 
+@pytest.mark.slow
 def test_an_input_name_with_a_space(tmp_path) -> None:
     x = keras.Input((4,), name="a name")
     samples = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)

@@ -67,6 +67,7 @@ def test_every_mode_is_tested_above() -> None:
     assert {case[0] for case in mark.args[1]} == set(QUANTIZATIONS)
 
 
+@pytest.mark.slow
 def test_dense_kernels_have_one_scale_on_request(tmp_path: Path) -> None:
     for per_channel, count in ((True, 20), (False, 1)):
         aware = quantize_aware(
@@ -91,6 +92,7 @@ def test_layers_kept_in_float_are_float_in_the_file(tmp_path: Path) -> None:
     assert (artifact.inputs[0].dtype, artifact.outputs[0].dtype) == ("int8", "int8")
 
 
+@pytest.mark.slow
 def test_a_layer_without_an_integer_operator_may_compute_in_float_on_request(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
     float_model = keras.Sequential([keras.Input((4,)), layers.Dense(8, "squareplus", name="hidden"), layers.Dense(2)])
@@ -102,6 +104,7 @@ def test_a_layer_without_an_integer_operator_may_compute_in_float_on_request(tmp
         assert not artifact.verification["full_integer"]
 
 
+@pytest.mark.slow
 def test_another_quantization_takes_the_float_model_within(tmp_path: Path) -> None:
     aware = quantize_aware(model(), calibration=SAMPLES, config="dynamic")
     artifact = export_tflite(aware, tmp_path / "model.tflite", "int8", calibration=SAMPLES)

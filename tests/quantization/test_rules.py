@@ -106,7 +106,7 @@ def test_a_layer_of_the_model_itself_says_so():
         (lambda x: keras.ops.mean(x, axis=-1), Output.OWN),
         (lambda x: keras.ops.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0))), Output.SAME),
         (lambda x: keras.ops.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)), mode="reflect"), "only padding by a constant"),
-        (lambda x: keras.ops.softmax(x, axis=(1, 2)), "softmax over one axis"),
+        (lambda x: keras.ops.softmax(x, axis=(1, 2)), "softmax over the last axis"),
         (lambda x: keras.ops.log_softmax(x, axis=1), "log-softmax over the last axis"),
         (lambda x: keras.ops.image.resize(x, (3, 3), interpolation="bicubic"), "nearest and bilinear"),
         (lambda x: keras.ops.max_pool(x, 2), Output.SAME),

@@ -105,6 +105,7 @@ def test_the_model_with_the_suggestion_reaches_what_was_predicted(model, result)
     assert measured_sqnr_db(model, names) >= result.predicted_sqnr_db(names) - 1
 
 
+@pytest.mark.slow
 def test_the_drop_is_that_of_the_metric(model, targets, result):
     assert all(row.metric_drop >= 0 for row in result.rows)  # the float model gave the targets
     one_hot = sensitivity(model, (X, np.eye(4)[targets]), samples=48)

@@ -102,6 +102,7 @@ def test_a_shared_dense_layer_gets_dropout_at_every_use():
     assert len(result.losses) == 1
 
 
+@pytest.mark.slow
 def test_the_penalty_makes_weights_small():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((8,)), layers.Dense(4, name="dense")])
