@@ -173,7 +173,27 @@ def _settings(case: dict[str, Any]) -> str:
     )
 
 
+def render_networks(results: dict[str, Any]) -> str:
+    trained = any("accuracy" in one for one in results.values())
+    headings = ["network", "parameters", *(("float accuracy", "int8 accuracy") if trained else ()), "int8 file, bytes"]
+    headings += ["top-1 agreement", "same integer", "within 1 step", "within 2 steps", "largest step"]
+    lines = [f"| {' | '.join(headings)} |", f"|---{'|---:' * (len(headings) - 1)}|"]
+    for name, one in results.items():
+        if one["status"] != "int8":
+            lines.append(f"| {name} | {one.get('error', one['status'])[:200]} |")
+            continue
+        shares = {int(step): share for step, share in one["lsb_distribution"].items()}
+        within = [sum(share for step, share in shares.items() if step <= most) for most in (0, 1, 2)]
+        cells = [name, f"{one['parameters']:,}"]
+        cells += [f"{one['accuracy']:.2%}", f"{one['int8_accuracy']:.2%}"] if trained else []
+        cells += [f"{one['size_bytes']:,}", f"{one['top1_agreement']:.2%}", *(f"{share:.1%}" for share in within)]
+        lines.append(f"| {' | '.join([*cells, str(max(shares))])} |")
+    return "\n".join(lines)
+
+
 RENDERERS = {
+    "networks": ("docs/quantization.md", render_networks),
+    "networks_trained": ("docs/quantization.md", render_networks),
     "real_models": ("README.md", render_real_models),
     "quantization": ("docs/quantization.md", render_quantization),
 }

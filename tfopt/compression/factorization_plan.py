@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -17,6 +16,7 @@ from tfopt.compression.factorization_cost import (
 )
 from tfopt.compression.low_rank import channel_singular_values, rank_for_energy, singular_values
 from tfopt.errors import ConfigError, ModelError
+from tfopt.resource_target import parse_resource_target
 from tfopt.surgery.graph import Call, Graph, read_graph
 from tfopt.surgery.model import check_model
 from tfopt.surgery.select import LayerFilter, select_kernels
@@ -193,13 +193,7 @@ def _check_request(energy: float | None, target: str | None) -> float | tuple[st
         if not isinstance(energy, (int, float)) or not 0 < energy <= 1:
             raise ConfigError(f"factorize: energy must be in (0, 1]. Received: {energy!r}.")
         return float(energy)
-    match = re.fullmatch(r"\s*(flops|params)\s*:\s*(\d+(?:\.\d+)?)\s*%\s*", str(target))
-    if match is None or not 0 < float(match[2]) < 100:
-        raise ConfigError(
-            "factorize: target must say what remains, 'flops: 60%' or 'params: 60%', above 0 % and below 100 %. "
-            f"Received: {target!r}."
-        )
-    return match[1], float(match[2]) / 100
+    return parse_resource_target("factorize", target, ("flops", "params"))
 
 
 def _most_energy(

@@ -16,6 +16,7 @@ from tfopt.pruning.channel_groups import ChannelGroup, ChannelGroups, find_chann
 from tfopt.pruning.channel_removal import remove_channels
 from tfopt.pruning.channel_scores import Importance, channel_scores
 from tfopt.pruning.channel_selection import Candidates, RemovalOrder, smallest_count
+from tfopt.resource_target import parse_resource_target
 from tfopt.surgery.flops import call_flops
 from tfopt.surgery.graph import read_graph
 from tfopt.surgery.model import check_model
@@ -24,8 +25,6 @@ from tfopt.surgery.select import LayerFilter
 __all__ = ["prune_channels"]
 
 Measure = Callable[[keras.Model], float]
-
-_TARGET = re.compile(r"\s*(flops|params|latency)\s*:\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
 def prune_channels(
@@ -91,7 +90,7 @@ def prune_channels(
         2019, arXiv:1906.10771 (Taylor).
     """
     check_model(model)
-    kind, fraction = _parse(target)
+    kind, fraction = parse_resource_target("prune_channels", target, ("flops", "params", "latency"))
     if isinstance(multiple_of, bool) or not isinstance(multiple_of, int) or multiple_of < 1:
         raise ConfigError(f"prune_channels: multiple_of must be an integer from 1 on. Received: {multiple_of!r}.")
     if (measure is None) == (kind == "latency"):
@@ -126,16 +125,6 @@ def prune_channels(
         resolution=max(1, order.limit // 128) if kind == "latency" else 1,
     )
     return remove_channels(groups, order.stays(count))
-
-
-def _parse(target: str) -> tuple[str, float]:
-    match = _TARGET.fullmatch(target) if isinstance(target, str) else None
-    if match is None or not 0 < float(match[2]) <= 100:
-        raise ConfigError(
-            "prune_channels: target must tell what remains, as 'flops: 50%', 'params: 50%' or 'latency: 60%', above 0 "
-            f"and at most 100%. Received: {target!r}."
-        )
-    return match[1], float(match[2]) / 100
 
 
 def _floors(minimum: float, floors: Mapping[str, float], groups: tuple[ChannelGroup, ...]) -> Callable[[str], float]:
