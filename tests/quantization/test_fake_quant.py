@@ -11,7 +11,7 @@ from tfopt.quantization.fake_quant import (
 )
 from tfopt.quantization.spec import activation_grid
 
-RANGES = [(-1.0, 2.0), (0.0, 6.0), (-3.0, 0.0), (0.5, 2.0), (-2.0, -0.5), (-1e-3, 1e3), (0.0, 0.0)]
+RANGES = [(-1.0, 1.0), (-1.0, 2.0), (0.0, 6.0), (-3.0, 0.0), (0.5, 2.0), (-2.0, -0.5), (-1e-3, 1e3), (0.0, 0.0)]
 AXES = {"dense": ((30, 7), (0,)), "conv": ((3, 3, 5, 7), (0, 1, 2)), "depthwise": ((3, 3, 5, 2), (0, 1))}
 
 

@@ -127,3 +127,15 @@ def test_saved_and_stripped_models_keep_the_bias(tmp_path):
     loaded = keras.models.load_model(tmp_path / "aware.keras")
     np.testing.assert_array_equal(loaded.predict(SAMPLES, verbose=0), aware.predict(SAMPLES, verbose=0))
     np.testing.assert_array_equal(strip(loaded).predict(SAMPLES, verbose=0), model.predict(SAMPLES, verbose=0))
+
+
+@pytest.mark.usefixtures("conversion_in_this_process")
+def test_pixels_scaled_to_minus_one_to_one_round_alike(tmp_path):
+    x = keras.Input((8, 8, 1), name="pixels")
+    model = keras.Model(x, layers.Rescaling(1 / 127.5, offset=-1)(x))
+    pixels = np.arange(256, dtype=np.float32).reshape(4, 8, 8, 1)
+    aware = quantize_aware(model, calibration=pixels)
+    artifact = export_tflite(aware, tmp_path / "model.tflite", verify=False)
+    (received,) = run_tflite(artifact.path, {"pixels": pixels}).values()
+    apart = np.abs(aware.predict(pixels, verbose=0) - received) / artifact.outputs[0].scale
+    assert np.mean(apart > 0.5) < 0.02  # half of them where all pixels lie midway between two steps

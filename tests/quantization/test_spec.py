@@ -176,3 +176,12 @@ def test_ranges_that_tflite_fixes():
         rule = rule_for(layers.Activation(activation), 2)
         assert (rule.output, rule.fixed_range) == (Output.FIXED, limits)
     assert rule_for(keras.layers.Softmax(), 2).fixed_range == (0.0, 255 / 256)
+
+
+def test_a_range_with_zero_midway_between_two_steps_is_widened():
+    grid = activation_grid(-1.0, 1.0)
+    assert (grid.scale, grid.zero_point) == (pytest.approx(1 / 127), -1)
+    assert grid.minimum == pytest.approx(-1.0)
+    assert grid.maximum == pytest.approx(1.0 + 1 / 127)
+    again = activation_grid(grid.minimum, grid.maximum)
+    assert (again.scale, again.zero_point) == (pytest.approx(grid.scale), grid.zero_point)

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 from keras import ops
 
-from tfopt.quantization.spec import MINIMUM_WIDTH, WEIGHT_STEPS, activation_steps
+from tfopt.quantization.spec import MIDWAY, MINIMUM_WIDTH, WEIGHT_STEPS, activation_steps
 
 __all__ = [
     "activation_scale",
@@ -80,6 +80,8 @@ def _grid(minimum: Any, maximum: Any, bits: int, rounding: Callable[[Any], Any])
     if bits == 16:
         return ops.maximum(-minimum / 2**15, maximum / (2**15 - 1)), ops.zeros_like(minimum)
     scale = (maximum - minimum) / activation_steps(8)
+    midway = ops.abs(-minimum / scale % 1 - 0.5) < MIDWAY
+    scale = ops.where(midway, (maximum - minimum) / (activation_steps(8) - 1), scale)
     return scale, ops.clip(rounding(-128 - minimum / scale), -128, 127)
 
 

@@ -15,6 +15,8 @@ WEIGHT_STEPS = 127
 """Weights are symmetric and narrow: -127 … 127, so that zero is exactly 0 and a product never overflows."""
 MINIMUM_WIDTH = 1e-6
 """A narrower range is widened to this: a tensor that is always zero still needs a positive scale."""
+MIDWAY = 1e-3
+"""How near to the middle between two steps zero must lie for the range to be widened by a step."""
 
 
 def activation_steps(bits: int) -> int:
@@ -61,7 +63,9 @@ class ActivationGrid:
 def activation_grid(minimum: float, maximum: float, bits: int = 8) -> ActivationGrid:
     """The grid of the range [minimum, maximum], widened to hold zero and so that zero is a grid point.
 
-    An int8 grid is shifted to it; an int16 grid has its zero point at 0.
+    An int8 grid is shifted to it; an int16 grid has its zero point at 0. Where zero lies midway between two steps, as
+    in [-1, 1], the range is widened by a step instead: pixels that were scaled to such a range would all lie midway,
+    and Keras and the file would round them to either side.
 
     Example:
         >>> grid = activation_grid(-1.0, 1.55)
@@ -73,5 +77,7 @@ def activation_grid(minimum: float, maximum: float, bits: int = 8) -> Activation
     if bits == 16:
         return ActivationGrid(max(-minimum / 2**15, maximum / (2**15 - 1)), 0, bits)
     scale = (maximum - minimum) / activation_steps(8)
+    if abs(-minimum / scale % 1 - 0.5) < MIDWAY:
+        scale = (maximum - minimum) / (activation_steps(8) - 1)
     zero_point = round(np.clip(-128 - minimum / scale, -128, 127))
     return ActivationGrid(scale, int(zero_point))
