@@ -309,3 +309,13 @@ def test_ranges_have_names_of_their_own():
     grids = set(plan.ranges.values())
     assert len(grids) == 4
     assert len({grid.name for grid in grids}) == 4
+
+
+def test_equal_relus_of_one_tensor_share_a_range():
+    """The converter makes one operator of the two; the pooling would otherwise widen the range of the second."""
+    x = keras.Input((8, 8, 4))
+    y = layers.Conv2D(4, 3, padding="same")(x)
+    first, second, other = layers.ReLU()(y), layers.ReLU()(y), layers.ReLU(6.0)(y)
+    plan = plan_quantization(read_graph(keras.Model(x, [first, layers.AveragePooling2D(1, 2)(second), other])))
+    shared = [sorted(len(grid.members) for grid in set(plan.ranges.values()))]
+    assert shared == [[1, 1, 1, 3]]  # the input, the convolution and the ReLU6; the two ReLUs and the pooling

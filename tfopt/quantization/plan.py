@@ -124,6 +124,7 @@ def plan_quantization(
     on_input_grid: set[Value] = set()
     weights: dict[int, RoundedWeights] = {}
     folded: set[int] = set()
+    relus: dict[tuple[Value, str], Value] = {}  # those that are operators of their own
     rows: dict[str, CoverageRow] = {}
     uses: dict[str, int] = {}
 
@@ -167,6 +168,11 @@ def plan_quantization(
             case Output.FIXED:
                 # TFLite fixes the int16 grids of softmax, sigmoid and tanh at 1/32768.
                 same_grid.fix(output, rule.fixed_range if bits == 8 else (-1.0, 32767 / 32768))
+        if rule.absorbed_as == "relu" and not fused:
+            # The converter merges equal operators of one tensor, and their one output has one grid.
+            twin = relus.setdefault((source, str(call.operation.get_config() | {"name": ""})), output)
+            if twin is not output:
+                same_grid.join(output, [twin])
         if kind is not Output.SAME:
             rounded.add(output)
         remark = f"fused into {owner[output]}" if fused else _remark(rule, kind, mode)
