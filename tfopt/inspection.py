@@ -19,7 +19,7 @@ from tfopt.export.tflite_flops import operator_flops
 from tfopt.inspection_table import Inspection, Part
 from tfopt.model_file import load_model
 from tfopt.pruning.sparse_targets import Target, check_target, zeros_use
-from tfopt.surgery.flops import call_flops
+from tfopt.surgery.flops import layer_cost
 from tfopt.surgery.graph import Call, read_graph
 from tfopt.surgery.model import check_model
 
@@ -82,10 +82,8 @@ def _layers(model: keras.Model) -> Iterator[tuple[str, keras.Operation, tuple[in
     uses: dict[int, list[Call]] = {}
     for call in calls:
         uses.setdefault(id(call.operation), []).append(call)
-    for call, *others in uses.values():
-        counted = [call_flops(each) for each in (call, *others)]
-        flops = None if any(each.remark for each in counted) else sum(each.total() for each in counted)
-        yield call.name, call.operation, call.output.shape, flops
+    for same in uses.values():
+        yield same[0].name, same[0].operation, same[0].output.shape, layer_cost(same).flops
 
 
 def _use_in_keras(layer: keras.Operation, target: Target) -> str:

@@ -12,7 +12,7 @@ from keras import layers
 
 from tfopt.surgery.graph import Call, read_graph
 
-__all__ = ["CallFlops", "Costs", "LayerCost", "call_flops", "costs"]
+__all__ = ["CallFlops", "Costs", "LayerCost", "call_flops", "costs", "layer_cost"]
 
 _KERNELS = {
     layers.Dense: ("kernel",),
@@ -127,7 +127,7 @@ def costs(model: keras.Model) -> Costs:
     uses: dict[str, list[Call]] = {}
     for call in read_graph(model).calls:
         uses.setdefault(call.name, []).append(call)
-    rows = (_cost(name, calls) for name, calls in uses.items())
+    rows = map(layer_cost, uses.values())
     unique = {id(weight): weight for weight in model.weights}
     return Costs(
         layers=tuple(row for row in rows if row.parameters or row.flops != 0),
@@ -135,12 +135,13 @@ def costs(model: keras.Model) -> Costs:
     )
 
 
-def _cost(name: str, calls: list[Call]) -> LayerCost:
+def layer_cost(calls: list[Call]) -> LayerCost:
+    """A layer's share of its model, from all its uses."""
     layer = calls[0].operation
     counted = [call_flops(call) for call in calls]
     remark = next((part.remark for part in counted if part.remark), "")
     return LayerCost(
-        name=name,
+        name=calls[0].name,
         kind=type(layer).__name__,
         parameters=sum(prod(weight.shape) for weight in getattr(layer, "weights", ())),
         flops=None if remark else sum(part.total() for part in counted),
