@@ -17,13 +17,12 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
-import venv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers import PEER, Workers
 
 from tfopt.benchmark.machine import this_machine
 from tfopt.export.tflite_file import read_tflite
@@ -32,8 +31,6 @@ from tfopt.export.verify import compare
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "results" / "quantization.json"
-WORKER = ROOT / "quantization_worker.py"
-PEER = {"tensorflow": "2.21.0", "tf_keras": "2.21.0", "tensorflow-model-optimization": "0.8.1"}
 MOBILENET = {"side": 96, "batch_size": 32}
 FILES = ("float", "post_training", "tfmot", "tfopt")
 
@@ -62,58 +59,6 @@ HARD_CASE: Settings = {
     "rescale": {"what": "channels", "width": 12},
 }
 DEPTHWISE: Settings = {**ACCURACY["sign_digits"], "rescale": {"what": "depthwise_kernels", "width": 32}}
-
-
-class Workers:
-    """Runs quantization_worker.py with the Python of each framework."""
-
-    def __init__(self, environments: Path) -> None:
-        self.pythons = {"tfopt": sys.executable, "tfmot": str(peer_python(environments))}
-
-    def command(self, framework: str, task: Settings) -> list[str]:
-        return [self.pythons[framework], str(WORKER), framework, json.dumps(task)]
-
-    def environment(self, framework: str) -> dict[str, str]:
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        if framework != "tfopt":
-            environment.pop("PYTHONPATH", None)
-        return environment
-
-    def run(self, framework: str, task: Settings) -> Settings:
-        done = subprocess.run(
-            self.command(framework, task),
-            env=self.environment(framework),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise SystemExit(f"{framework} failed at {task}:\n{done.stderr[-4000:]}")
-        return json.loads(done.stdout.splitlines()[-1])
-
-    def start(self, framework: str, task: Settings) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(framework, task),
-            env=self.environment(framework),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-
-def peer_python(environments: Path) -> Path:
-    """tfmot's own virtual environment; made at the first run."""
-    folder = environments / "tfmot"
-    python = folder / "bin" / "python"
-    pins = [f"{name}=={version}" for name, version in PEER.items()]
-    done = folder / "installed.txt"
-    if not done.exists() or done.read_text().split() != pins:
-        print(f"installing {' '.join(pins)}", flush=True)
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *pins], check=True)
-        done.write_text("\n".join(pins))
-    return python
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -272,7 +217,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="processes per figure of the memory")
     parser.add_argument("--environments", type=Path, default=ROOT / ".venvs", help="folder of tfmot's environment")
     arguments = parser.parse_args()
-    workers = Workers(arguments.environments)
+    workers = Workers("quantization_worker.py", arguments.environments)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory(prefix="tfopt-quantization-") as folder:
         arguments.trained = Path(folder)  # a float model serves every part that starts from it

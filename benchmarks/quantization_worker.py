@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from quantization_networks import NETWORKS, RESCALINGS
+from quantization_rescalings import RESCALINGS
+from small_networks import NETWORKS
+from worker_files import check_equal, load_data, read_weights, write_weights
 
 STATUS = Path("/proc/self/status")
-EQUAL = 1e-4
-"""How far outputs that must be equal may be apart, as a part of the largest."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,6 @@ def tfmot_framework() -> Framework:
 FRAMEWORKS = {"tfopt": tfopt_framework, "tfmot": tfmot_framework}
 
 
-def load_data(path: str) -> dict[str, np.ndarray]:
-    with np.load(path) as file:
-        data = dict(file)
-    for name in ("x_train", "x_test"):
-        x = data[name].astype(np.float32) / 255
-        data[name] = x if x.ndim == 4 else x[..., np.newaxis]
-    return data
-
-
 def build(framework: Framework, network: str, data: dict[str, np.ndarray]) -> Any:
     return NETWORKS[network](framework.keras, data["x_train"].shape[1:], int(data["y_train"].max()) + 1)
 
@@ -89,17 +80,6 @@ def fit(framework: Framework, model: Any, data: dict[str, np.ndarray], task: dic
         order = generator.permutation(len(data["x_train"]))[:samples]
         model.fit(data["x_train"][order], data["y_train"][order], batch_size=batch_size, shuffle=False, verbose=0)
     return time.perf_counter() - started
-
-
-def write_weights(model: Any, path: Path) -> None:
-    arrays = {f"{i}/{j}": w for i, layer in enumerate(model.layers) for j, w in enumerate(layer.get_weights())}
-    np.savez(path, **arrays)
-
-
-def read_weights(model: Any, path: Path) -> None:
-    with np.load(path) as file:
-        for i, layer in enumerate(model.layers):
-            layer.set_weights([file[f"{i}/{j}"] for j in range(len(layer.get_weights()))])
 
 
 def rescale(model: Any, *, what: str, width: float, seed: int) -> None:
@@ -148,12 +128,6 @@ def fine_tune(framework: Framework, task: dict[str, Any]) -> dict[str, Any]:
     np.save(out / f"{task['framework']}.npy", aware.predict(data["x_test"], batch_size=256, verbose=0))
     framework.export_int8(aware, str(out / f"{task['framework']}.tflite"))
     return {"train_seconds": seconds}
-
-
-def check_equal(received: np.ndarray, expected: np.ndarray, what: str) -> None:
-    apart = float(np.abs(received - expected).max() / np.abs(expected).max())
-    if not apart <= EQUAL:
-        raise SystemExit(f"{what} computes something else: its outputs are {apart:.2g} apart.")
 
 
 def compiled(framework: Framework, task: dict[str, Any], *, aware: bool) -> tuple[Any, np.ndarray, np.ndarray]:

@@ -142,8 +142,8 @@ def _start(python: str, framework: str, task: dict[str, Any]) -> subprocess.Pope
     if framework != "tfopt":
         environment.pop("PYTHONPATH", None)
     code = (
-        "import json, sys; sys.path.insert(0, sys.argv[1]); import compression_pruning; "
-        "compression_pruning.train(sys.argv[2], json.loads(sys.argv[3]))"
+        "import json, sys; sys.path.insert(0, sys.argv[1]); import compression_overhead; "
+        "compression_overhead.train(sys.argv[2], json.loads(sys.argv[3]))"
     )
     return subprocess.Popen(
         [python, "-c", code, str(FOLDER), framework, json.dumps(task)],

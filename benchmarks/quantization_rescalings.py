@@ -1,7 +1,4 @@
-"""The networks of benchmarks/quantization.py, built with the Keras they are given: Keras 3 or tf_keras.
-
-All end in logits: the int8 grid of a softmax would hide differences between two files.
-"""
+"""Makes a trained `separable_cnn` hard to quantize without changing what it computes, in Keras 3 and tf_keras."""
 
 from __future__ import annotations
 
@@ -10,52 +7,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["NETWORKS", "RESCALINGS"]
-
+__all__ = ["RESCALINGS"]
 
 Scales = Callable[[int], np.ndarray]
 """Gives positive factors for so many channels."""
-
-
-def plain_cnn(keras: Any, shape: tuple[int, ...], classes: int) -> Any:
-    """Convolutions, batch norms and dense layers."""
-    layers = keras.layers
-    x = inputs = keras.Input(shape, name="image")
-    for filters in (16, 32, 64):
-        x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
-        x = layers.BatchNormalization()(x)
-        x = layers.ReLU()(x)
-        x = layers.MaxPooling2D(2)(x)
-    x = layers.Flatten()(x)
-    x = layers.Dense(64)(x)
-    x = layers.ReLU()(x)
-    return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
-
-
-def separable_cnn(keras: Any, shape: tuple[int, ...], classes: int) -> Any:
-    """Depthwise and 1×1 convolutions after a strided stem, as MobileNet has them, with ReLU."""
-    layers = keras.layers
-    x = inputs = keras.Input(shape, name="image")
-    x = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(x)
-    x = layers.BatchNormalization()(x)
-    x = layers.ReLU()(x)
-    for filters, strides in ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1)):
-        x = layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)(x)
-        x = layers.BatchNormalization()(x)
-        x = layers.ReLU()(x)
-        x = layers.Conv2D(filters, 1, use_bias=False)(x)
-        x = layers.BatchNormalization()(x)
-        x = layers.ReLU()(x)
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
-
-
-def mobilenet_v2(keras: Any, shape: tuple[int, ...], classes: int) -> Any:
-    """The network of keras.applications, with random weights."""
-    return keras.applications.MobileNetV2(input_shape=shape, weights=None, classes=classes, classifier_activation=None)
-
-
-NETWORKS = {"plain_cnn": plain_cnn, "separable_cnn": separable_cnn, "mobilenet_v2": mobilenet_v2}
 
 
 def rescale_channels(model: Any, scales: Scales) -> None:

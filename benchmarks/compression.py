@@ -1,0 +1,150 @@
+"""What compression costs and saves: pruning beside tfmot, channel removal, sparse files, Deep Compression.
+
+    python benchmarks/compression.py [--data FOLDER] [--parts PART ...] [--seeds 3]
+
+tfmot, on tf_keras, gets a virtual environment of its own, and the same initial weights, batches, schedule and
+optimizer. FOLDER holds fashion_mnist.npz and sign_digits_48.npz; the parts are overhead, accuracy, channels, sparse and
+deep_compression.
+
+Writes benchmarks/results/compression.json; the parts that were not asked for stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from compression_channels import measure_channel_pruning
+from compression_coding import deep_compression
+from compression_overhead import measure_overhead
+from compression_sparse import measure_sparse_inference
+from peers import PEER, Workers
+
+from tfopt.benchmark.machine import this_machine
+from tfopt.data import load_npz
+
+ROOT = Path(__file__).resolve().parent
+RESULTS = ROOT / "results" / "compression.json"
+
+Settings = dict[str, Any]
+SPARSITIES = (0.5, 0.8, 0.9)
+ALLOCATIONS = ("per_layer", "global", "erk")
+ACCURACY: dict[str, Settings] = {
+    "fashion_mnist": {
+        "file": "fashion_mnist.npz",
+        "network": "plain_cnn",
+        "train": {"epochs": 3, "batch_size": 128, "learning_rate": 2e-3},
+        "prune": {"epochs": 2, "batch_size": 128, "learning_rate": 1e-3, "ramp": 0.6, "frequency": 20},
+    },
+    "sign_digits": {
+        "file": "sign_digits_48.npz",
+        "network": "separable_cnn",
+        "train": {"epochs": 30, "batch_size": 32, "learning_rate": 5e-3},
+        "prune": {"epochs": 20, "batch_size": 32, "learning_rate": 2e-3, "ramp": 0.6, "frequency": 20},
+    },
+}
+CHANNELS: dict[str, Settings] = {
+    "ResNet-style": {
+        "file": "sign_digits_48.npz",
+        "network": "residual_cnn",
+        "train": {"epochs": 30, "batch_size": 32, "learning_rate": 3e-3},
+        "fine_tune": {"epochs": 20, "batch_size": 32, "learning_rate": 1e-3},
+        "target": "flops: 50%",
+        "importance": "l1",
+        "multiple_of": 8,
+    },
+    "MobileNet-style": {
+        "file": "sign_digits_48.npz",
+        "network": "separable_cnn",
+        "train": {"epochs": 30, "batch_size": 32, "learning_rate": 5e-3},
+        "fine_tune": {"epochs": 20, "batch_size": 32, "learning_rate": 2e-3},
+        "target": "flops: 50%",
+        "importance": "l1",
+        "multiple_of": 8,
+    },
+}
+
+
+def overhead(workers: Workers, arguments: argparse.Namespace) -> Settings:
+    """Training steps beside bare ones."""
+    return measure_overhead(workers.pythons["tfmot"], rounds=arguments.rounds)
+
+
+def accuracy(workers: Workers, arguments: argparse.Namespace) -> Settings:
+    """Three levels of sparsity, in each allocation, from the same trained network."""
+    found: Settings = {}
+    for title, settings in ACCURACY.items():
+        runs = []
+        for seed in range(arguments.seeds):
+            with tempfile.TemporaryDirectory(prefix="tfopt-compression-") as out:
+                data = str(arguments.data / settings["file"])
+                common = {"network": settings["network"], "data": data, "seed": seed, "out": out}
+                run = {"seed": seed, "dense": workers.run("tfopt", {"do": "train", **common, **settings["train"]})}
+                for framework, allocations in (("tfmot", ALLOCATIONS[:1]), ("tfopt", ALLOCATIONS)):
+                    ways = [{"sparsity": level, "allocation": how} for level in SPARSITIES for how in allocations]
+                    task = {"do": "prune", "ways": ways, **common, **settings["prune"]}
+                    run[framework] = workers.run(framework, task)["rows"]
+                    shown = ", ".join(
+                        f"{row['sparsity']:.0%} {row['allocation']} {row['accuracy']:.2%}" for row in run[framework]
+                    )
+                    print(f"{title}, seed {seed}, {framework}: {shown}", flush=True)
+            runs.append(run)
+        found[title] = {"settings": settings, "runs": runs}
+    return found
+
+
+def channels(_: Workers, arguments: argparse.Namespace) -> Settings:
+    """Half the FLOPs of two networks."""
+    found: Settings = {}
+    for title, settings in CHANNELS.items():
+        runs = []
+        for seed in range(arguments.seeds):
+            runs.append(measure_channel_pruning(arguments.data / settings["file"], settings, seed=seed))
+            latency, change = runs[-1]["latency_ratio"], runs[-1]["accuracy_change"]
+            print(f"{title}, seed {seed}: latency {latency}, accuracy {change}", flush=True)
+        found[title] = {"settings": settings, "runs": runs}
+    return found
+
+
+def sparse(_: Workers, arguments: argparse.Namespace) -> Settings:
+    """Files that leave out the zeros."""
+    return measure_sparse_inference(arguments.data / "fashion_mnist.npz")
+
+
+def deep(_: Workers, arguments: argparse.Namespace) -> Settings:
+    """Pruned, clustered and coded."""
+    data = load_npz(arguments.data / "fashion_mnist.npz")
+    runs = []
+    for seed in range(arguments.seeds):
+        runs.append(deep_compression(data, seed=seed))
+        print(f"deep compression, seed {seed}: {runs[-1]['times_smaller']:.1f}× smaller", flush=True)
+    return {"runs": runs}
+
+
+PARTS = {"overhead": overhead, "accuracy": accuracy, "channels": channels, "sparse": sparse, "deep_compression": deep}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = os.environ.get("TFOPT_DATA") or ROOT.parents[1] / "shared" / "data"
+    parser.add_argument("--data", type=Path, default=data)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
+    parser.add_argument("--rounds", type=int, default=5, help="of the overhead: blocks of 100 steps")
+    parser.add_argument("--environments", type=Path, default=ROOT / ".venvs", help="folder of tfmot's environment")
+    arguments = parser.parse_args()
+    workers = Workers("compression_worker.py", arguments.environments)
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in arguments.parts:
+        results[name] = PARTS[name](workers, arguments)
+        results |= {"machine": this_machine().model_dump(), "peer": PEER}
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"Wrote {RESULTS}; python benchmarks/render.py puts it into the documentation.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The networks of benchmarks/quantization.py and compression.py; the code serves Keras 3 and tf_keras alike.
+
+They end in logits: the int8 grid of a softmax would hide differences between two files.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["NETWORKS"]
+
+
+def plain_cnn(keras: Any, shape: tuple[int, ...], classes: int) -> Any:
+    """Convolutions, batch norms and dense layers."""
+    layers = keras.layers
+    x = inputs = keras.Input(shape, name="image")
+    for filters in (16, 32, 64):
+        x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.ReLU()(x)
+        x = layers.MaxPooling2D(2)(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(64)(x)
+    x = layers.ReLU()(x)
+    return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
+
+
+def separable_cnn(keras: Any, shape: tuple[int, ...], classes: int) -> Any:
+    """Depthwise and 1×1 convolutions after a strided stem, as MobileNet has them, with ReLU."""
+    layers = keras.layers
+    x = inputs = keras.Input(shape, name="image")
+    x = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.ReLU()(x)
+    for filters, strides in ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1)):
+        x = layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.ReLU()(x)
+        x = layers.Conv2D(filters, 1, use_bias=False)(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.ReLU()(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
+
+
+def mobilenet_v2(keras: Any, shape: tuple[int, ...], classes: int) -> Any:
+    """The network of keras.applications, with random weights."""
+    return keras.applications.MobileNetV2(input_shape=shape, weights=None, classes=classes, classifier_activation=None)
+
+
+def residual_cnn(keras: Any, shape: tuple[int, ...], classes: int) -> Any:
+    """A small ResNet: three stages of two blocks with identity or 1×1 shortcuts."""
+    layers = keras.layers
+    x = inputs = keras.Input(shape, name="image")
+
+    def convolution(x: Any, filters: int, size: int, strides: int = 1) -> Any:
+        x = layers.Conv2D(filters, size, strides=strides, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization()(x)
+
+    x = layers.ReLU()(convolution(x, 32, 3, strides=2))
+    for filters, strides in ((32, 1), (32, 1), (64, 2), (64, 1), (128, 2), (128, 1)):
+        shortcut = x if strides == 1 else convolution(x, filters, 1, strides)
+        y = layers.ReLU()(convolution(x, filters, 3, strides))
+        x = layers.ReLU()(layers.Add()([convolution(y, filters, 3), shortcut]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
+
+
+NETWORKS = {
+    "plain_cnn": plain_cnn,
+    "separable_cnn": separable_cnn,
+    "residual_cnn": residual_cnn,
+    "mobilenet_v2": mobilenet_v2,
+}
