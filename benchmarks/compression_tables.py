@@ -56,7 +56,7 @@ def render_pruning_accuracy(results: dict[str, Any]) -> str:
                     for row in run[framework]
                     if (row["sparsity"], row["allocation"]) == (level, allocation)
                 ]
-                return f"{_mean(found):.2%} ({min(found):.2%} – {max(found):.2%})"
+                return f"{_mean(found):.2%} ({min(found):.2%} – {max(found):.2%})" if found else ""
 
             cells = [cell("tfmot", "per_layer"), *(cell("tfopt", how) for how in ("per_layer", "global", "erk"))]
             lines.append(f"| {title} | {level:.0%} | {_mean(dense):.2%} | {' | '.join(cells)} |")
