@@ -24,7 +24,6 @@ from tfopt.quantization.fake_quant import (
 __all__ = [
     "FakeQuantize",
     "FixedFakeQuantize",
-    "FoldedBatchNormalization",
     "KeptInFloat",
     "LearnedFakeQuantize",
     "NamedOutput",
@@ -336,50 +335,6 @@ class QuantizeAware(keras.layers.Wrapper):
     def get_config(self) -> dict[str, Any]:
         """What the layer is rebuilt from."""
         return {**super().get_config(), "scale_axes": self.scale_axes, "weights": self.weight_names}
-
-
-@keras.saving.register_keras_serializable(package="tfopt")
-class FoldedBatchNormalization(keras.layers.Wrapper):
-    """Runs a batch norm that the converter folds into the layer before, with the folded bias rounded.
-
-    While training, the mean of the batch takes any constant out of the sums, and the layer runs as it is.
-
-    Args:
-        layer: the batch norm, over the last axis.
-
-    Call arguments:
-        inputs: what the layer before gives, of shape `(n, ..., channels)`.
-        sum_scale: the step of the grid on which that layer adds up its products, one for each channel; 0 for none.
-        training: whether the batch's own mean and variance count.
-
-    Example:
-        >>> layer = FoldedBatchNormalization(keras.layers.BatchNormalization(epsilon=0.0))
-        >>> layer.build((None, 1))
-        >>> _ = layer.layer.beta.assign([0.3])
-        >>> layer(ops.array([[0.25]]), sum_scale=ops.array([0.25])).numpy()
-        array([[0.5]], dtype=float32)
-    """
-
-    def __init__(self, layer: keras.layers.BatchNormalization, **kwargs: Any) -> None:
-        super().__init__(layer, **kwargs)
-        self.supports_masking = True
-
-    def call(
-        self, inputs: tf.Tensor, sum_scale: Any, training: bool = False, mask: tf.Tensor | None = None
-    ) -> tf.Tensor:
-        """Calls the batch norm."""
-        outputs = self.layer(inputs, training=training, mask=mask)
-        if training and self.layer.trainable:
-            return outputs
-        layer = self.layer
-        slope = ops.rsqrt(layer.moving_variance + layer.epsilon) * (1.0 if layer.gamma is None else layer.gamma)
-        bias = (0.0 if layer.beta is None else layer.beta) - layer.moving_mean * slope
-        rounding = ops.stop_gradient(round_bias(bias, ops.abs(slope) * sum_scale) - bias)
-        return outputs + ops.cast(rounding, outputs.dtype)
-
-    def compute_output_spec(self, inputs: keras.KerasTensor, *_: Any, **__: Any) -> keras.KerasTensor:
-        """That of the input."""
-        return keras.KerasTensor(inputs.shape, inputs.dtype)
 
 
 @keras.saving.register_keras_serializable(package="tfopt")

@@ -10,6 +10,7 @@ import keras
 from tfopt.errors import ConfigError
 from tfopt.quantization.rules import Output, Rule, rule_for
 from tfopt.recipe import QuantizationConfig
+from tfopt.surgery.affine import AFFINE
 from tfopt.surgery.graph import Call, Graph, Value, unique_name
 
 __all__ = ["CoverageRow", "Plan", "RoundedWeights", "SharedRange", "plan_quantization"]
@@ -80,6 +81,7 @@ class Plan:
         grids: for each tensor that lies on the grid of a range, rounded to it or passed on unchanged, that range.
         weights: for each layer whose weights are rounded (by its id), how.
         folded: the batch norms that the converter folds into the layer before, by id.
+        integer_affine: the layers that become a depthwise convolution on int8 (`surgery.affine`), by id.
         kept_in_float: tensors that are rounded although a layer that could do so does not compute on integers.
         coverage: one row per layer.
     """
@@ -88,6 +90,7 @@ class Plan:
     grids: dict[Value, SharedRange]
     weights: dict[int, RoundedWeights]
     folded: frozenset[int]
+    integer_affine: frozenset[int]
     kept_in_float: frozenset[Value]
     coverage: tuple[CoverageRow, ...]
 
@@ -124,6 +127,7 @@ def plan_quantization(
     on_input_grid: set[Value] = set()
     weights: dict[int, RoundedWeights] = {}
     folded: set[int] = set()
+    integer_affine: set[int] = set()
     relus: dict[tuple[Value, str], Value] = {}  # those that are operators of their own
     rows: dict[str, CoverageRow] = {}
     uses: dict[str, int] = {}
@@ -157,6 +161,8 @@ def plan_quantization(
         else:
             open_to[output] = rule.absorbs
             owner[output] = call.name
+            if isinstance(call.operation, AFFINE) and bits == 8:
+                integer_affine.add(id(call.operation))
         kind = rule.output
         if rule.absorbed_as == "relu" and not fused and source in on_input_grid:
             # The converter fuses a ReLU into a pooling too, and a pooling cannot change the grid.
@@ -196,7 +202,13 @@ def plan_quantization(
     shared_by = {same_grid.representative(value): shared for value, shared in ranges.items()}
     grids = {value: shared_by[root] for value in names if (root := same_grid.representative(value)) in shared_by}
     return Plan(
-        ranges, grids, weights, frozenset(folded), frozenset(kept_in_float & ranges.keys()), tuple(rows.values())
+        ranges=ranges,
+        grids=grids,
+        weights=weights,
+        folded=frozenset(folded),
+        integer_affine=frozenset(integer_affine - folded),
+        kept_in_float=frozenset(kept_in_float & ranges.keys()),
+        coverage=tuple(rows.values()),
     )
 
 

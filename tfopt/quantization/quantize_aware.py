@@ -13,7 +13,6 @@ from tfopt.errors import ConfigError, ModelError
 from tfopt.quantization.layers import (
     FakeQuantize,
     FixedFakeQuantize,
-    FoldedBatchNormalization,
     KeptInFloat,
     LearnedFakeQuantize,
     NamedOutput,
@@ -21,6 +20,7 @@ from tfopt.quantization.layers import (
 )
 from tfopt.quantization.plan import SharedRange, plan_quantization
 from tfopt.quantization.ranges import calibrate
+from tfopt.quantization.rounded_offset import RoundedOffset
 from tfopt.recipe import Quantization, QuantizationConfig
 from tfopt.surgery.elementary import as_elementary, origin_of
 from tfopt.surgery.graph import Call, Copier, Graph, Value, copy_call, read_graph, rebuild, unique_name
@@ -130,8 +130,12 @@ def quantize_aware(
         layer = call.operation
         if id(layer) in plan.folded:
             if id(layer) not in wrappers:
-                wrappers[id(layer)] = FoldedBatchNormalization(copy(layer), name=f"{call.name}_folded")
+                wrappers[id(layer)] = RoundedOffset(copy(layer), name=f"{call.name}_folded")
             return wrappers[id(layer)](args[0], sum_scale=sum_scales.get(call.inputs[0], 0.0), **kwargs)
+        if id(layer) in plan.integer_affine and call.inputs[0] in plan.grids:
+            if id(layer) not in wrappers:
+                wrappers[id(layer)] = RoundedOffset(copy(layer), folded=False, name=f"{call.name}_int8")
+            return wrappers[id(layer)](args[0], sum_scale=scales[plan.grids[call.inputs[0]].name], **kwargs)
         if id(layer) not in plan.weights:
             if call.name in names.values():  # the rounded output bears the name
                 copy(layer, name=f"{call.name}_unrounded")

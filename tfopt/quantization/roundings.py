@@ -15,11 +15,11 @@ from tfopt.quantization.layers import (
     SCALE_ARGUMENTS,
     FakeQuantize,
     FixedFakeQuantize,
-    FoldedBatchNormalization,
     LearnedFakeQuantize,
     NamedOutput,
     QuantizeAware,
 )
+from tfopt.quantization.rounded_offset import RoundedOffset
 from tfopt.quantization.strip import call_unwrapped
 from tfopt.surgery.graph import Call, Copier, Graph, Value, copy_call, rebuild
 
@@ -28,7 +28,7 @@ __all__ = ["MODEL_OUTPUT", "RoundedLayer", "SwitchableModel", "rounded_layers"]
 MODEL_OUTPUT = ""
 """Among the readers of a layer's output: the model's own output."""
 
-_WRAPPERS = (QuantizeAware, FoldedBatchNormalization)
+_WRAPPERS = (QuantizeAware, RoundedOffset)
 _ROUNDINGS = (FakeQuantize, LearnedFakeQuantize, FixedFakeQuantize)
 
 
@@ -81,7 +81,7 @@ def rounded_layers(graph: Graph) -> list[RoundedLayer]:
                 isinstance(reader.operation, _ROUNDINGS) for reader in graph.consumers.get(call.output, [])
             )
             if isinstance(operation, QuantizeAware) or (is_rounded and (len(sources) > 1 or sources[0] in settled)):
-                layer = operation.layer if isinstance(operation, QuantizeAware) else operation
+                layer = operation.layer if isinstance(operation, _WRAPPERS) else operation
                 owner = found.setdefault(id(operation), RoundedLayer(type(layer).__name__))
                 if isinstance(operation, QuantizeAware) and operation not in owner.weights:
                     owner.weights.append(operation)
@@ -112,7 +112,7 @@ class SwitchableModel:
                 case QuantizeAware() as wrapper:
                     layers.append((wrapper, copy(wrapper.layer)))
                     return call_unwrapped(call, copy, args, kwargs)
-                case FoldedBatchNormalization():
+                case RoundedOffset():
                     return call_unwrapped(call, copy, args, kwargs)
                 case FakeQuantize() | LearnedFakeQuantize() | FixedFakeQuantize() as rounding:
                     self._switches[call] = _Switched(copy(rounding), dtype=rounding.dtype_policy)

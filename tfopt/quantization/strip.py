@@ -15,12 +15,12 @@ from tfopt.quantization.layers import (
     SCALE_ARGUMENTS,
     FakeQuantize,
     FixedFakeQuantize,
-    FoldedBatchNormalization,
     KeptInFloat,
     LearnedFakeQuantize,
     NamedOutput,
     QuantizeAware,
 )
+from tfopt.quantization.rounded_offset import RoundedOffset
 from tfopt.quantization.spec import activation_grid
 from tfopt.recipe import QuantizationConfig
 from tfopt.surgery.affine import affine_as_depthwise
@@ -46,7 +46,7 @@ def strip(model: keras.Model) -> keras.Model:
                 return args[0], None  # there is no scale
             case KeptInFloat() | NamedOutput():
                 return args[0]
-            case QuantizeAware() | FoldedBatchNormalization():
+            case QuantizeAware() | RoundedOffset():
                 return call_unwrapped(call, copy, args, kwargs)
         if call.name.removesuffix("_unrounded") in outputs:  # the name that the rounded output bore
             copy(call.operation, name=call.name.removesuffix("_unrounded"))
@@ -97,7 +97,11 @@ def freeze(model: keras.Model) -> keras.Model:
                 outputs, layer = call_unwrapped(call, copy, args, kwargs), copy(wrapper.layer)
                 weights.extend((attrgetter(name)(layer), np.asarray(values)) for name, values in rounded.items())
                 return outputs
-            case FoldedBatchNormalization():
+            case RoundedOffset() as wrapper if not wrapper.folded:
+                scale = scales.get(call.kwargs["sum_scale"], 0.0) if uses[id(wrapper)] == 1 else 0.0
+                offset = wrapper.rounded_offset(args[0].shape[-1], scale)
+                return affine_as_depthwise(wrapper.layer, args[0], offset=np.asarray(offset))
+            case RoundedOffset():
                 return call_unwrapped(call, copy, args, kwargs)
             case KeptInFloat():
                 # The converter computes on integers whatever lies between two grids. It has no integer kernel for a

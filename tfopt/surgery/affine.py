@@ -9,7 +9,10 @@ import numpy as np
 
 from tfopt.errors import ModelError
 
-__all__ = ["affine_as_depthwise", "scale_and_offset"]
+__all__ = ["AFFINE", "affine_as_depthwise", "scale_and_offset"]
+
+AFFINE = (keras.layers.BatchNormalization, keras.layers.Normalization, keras.layers.Rescaling)
+"""The layers."""
 
 
 def scale_and_offset(layer: keras.Layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,12 +52,17 @@ def scale_and_offset(layer: keras.Layer, channels: int) -> tuple[np.ndarray, np.
     )
 
 
-def affine_as_depthwise(layer: keras.Layer, x: Any) -> Any:
+def affine_as_depthwise(layer: keras.Layer, x: Any, *, offset: np.ndarray | None = None) -> Any:
     """Applies the 1×1 depthwise convolution that equals a layer to a symbolic tensor of shape `(n, ..., channels)`.
 
     TFLite's multiplication and addition would round in between, and its converter leaves them in float where no
     range is known in between; a depthwise convolution is one operator, whose int8 weights are exact (each
     channel has one weight, which its scale makes ±127).
+
+    Args:
+        layer: what `scale_and_offset` takes.
+        x: the tensor.
+        offset: what is added, of shape `(channels,)`; by default the layer's own.
     """
     *spatial, channels = (-1 if size is None else size for size in x.shape[1:])
     depthwise = keras.layers.DepthwiseConv2D(1, name=layer.name)
@@ -64,7 +72,7 @@ def affine_as_depthwise(layer: keras.Layer, x: Any) -> Any:
     x = depthwise(x)
     if not planar:
         x = keras.layers.Reshape((*spatial, channels), name=f"{layer.name}_shape")(x)
-    scale, offset = scale_and_offset(layer, channels)
+    scale, own_offset = scale_and_offset(layer, channels)
     depthwise.kernel.assign(scale[np.newaxis, np.newaxis, :, np.newaxis])
-    depthwise.bias.assign(offset)
+    depthwise.bias.assign(own_offset if offset is None else offset)
     return x
