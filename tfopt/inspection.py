@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -12,10 +12,9 @@ import numpy as np
 
 from tfopt.artifact import content_size_bytes
 from tfopt.benchmark.saved_model import newest_version
-from tfopt.compression.coding import coded_size_bytes
 from tfopt.errors import DataError, ModelError
-from tfopt.export.tflite_file import Operator, Tensor, read_tflite
-from tfopt.export.tflite_flops import operator_flops
+from tfopt.export.tflite_file import Tensor, read_tflite
+from tfopt.inspection_file import measured_part, saved_model_parts, tflite_parts
 from tfopt.inspection_table import Inspection, Part
 from tfopt.model_file import load_model
 from tfopt.pruning.sparse_targets import Target, check_target, zeros_use
@@ -66,7 +65,7 @@ def _inspect_keras(model: keras.Model, path: Path | None = None, *, target: Targ
         arrays = [np.asarray(weight) for weight in getattr(layer, "weights", ())]
         dtypes = ", ".join(dict.fromkeys(str(array.dtype) for array in arrays))
         use = _use_in_keras(layer, target) if target else ""
-        parts.append(_part(name, type(layer).__name__, dtypes, shape, arrays, flops, use))
+        parts.append(measured_part(name, type(layer).__name__, dtypes, shape, arrays, flops, use))
     size_bytes = sum(part.size_bytes for part in parts) if path is None else content_size_bytes(path)
     return Inspection(str(path or model.name), size_bytes, tuple(parts), _totals(parts), target)
 
@@ -101,18 +100,7 @@ def _use_in_keras(layer: keras.Operation, target: Target) -> str:
 
 def _inspect_tflite(path: Path, target: Target | None) -> Inspection:
     file = read_tflite(path)
-    parts = []
-    for operator in file.operators:
-        constants = [tensor for tensor in operator.inputs if tensor.constant is not None]
-        dtypes = " → ".join(
-            ", ".join(dict.fromkeys(tensor.dtype.lower() for tensor in tensors if tensor.constant is None))
-            for tensors in (operator.inputs, operator.outputs)
-        )
-        name, shape = (operator.outputs[0].name, operator.outputs[0].shape) if operator.outputs else ("", ())
-        arrays = [_constant(tensor) for tensor in constants]
-        use = _use_in_tflite(operator, target) if target else ""
-        flops = operator_flops(operator)
-        parts.append(_part(name.partition(";")[0], operator.name, dtypes, shape, arrays, flops, use))
+    parts = tflite_parts(file, target)
     remarks = (
         "full integer: no operator, input or output is floating-point"
         if file.is_full_integer
@@ -122,27 +110,7 @@ def _inspect_tflite(path: Path, target: Target | None) -> Inspection:
         *_totals(parts),
         f"{len(gzip.compress(path.read_bytes(), 9)):,} bytes after gzip",
     )
-    return Inspection(str(path), content_size_bytes(path), tuple(parts), remarks, target)
-
-
-def _use_in_tflite(operator: Operator, target: Target) -> str:
-    if operator.name not in {"FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"}:
-        return ""
-    kernel = next((tensor for tensor in operator.inputs if tensor.constant is not None), None)
-    if kernel is None:
-        return ""
-    weights = _constant(kernel)
-    if operator.name == "FULLY_CONNECTED":
-        return zeros_use(target, weights, "dense", integer=not kernel.is_float)
-    if operator.name == "CONV_2D" and kernel.shape[1:3] == (1, 1):
-        return zeros_use(target, weights.reshape(len(weights), -1), "pointwise", integer=not kernel.is_float)
-    return zeros_use(target, weights, "other")
-
-
-def _constant(tensor: Tensor) -> np.ndarray:
-    if tensor.dtype in {"INT4", "INT2", "STRING", "BFLOAT16"}:
-        return np.frombuffer(tensor.constant or b"", np.uint8)  # packed: counted in bytes
-    return tensor.values()
+    return Inspection(str(path), content_size_bytes(path), parts, remarks, target)
 
 
 def _describe(tensor: Tensor) -> str:
@@ -160,18 +128,7 @@ def _inspect_saved_model(path: Path, target: Target | None) -> Inspection:
         loaded = tf.saved_model.load(str(folder))
     except Exception as error:  # whatever the damaged part raises
         raise DataError(f"inspect: the SavedModel {folder} cannot be loaded. TensorFlow says: {error}") from error
-    parts = [
-        _part(
-            variable.path if hasattr(variable, "path") else variable.name,
-            "variable",
-            variable.dtype.name,
-            tuple(variable.shape),
-            [variable.numpy()],
-            None,
-            "",
-        )
-        for variable in {id(v): v for s in loaded.signatures.values() for v in s.variables}.values()
-    ]
+    parts = saved_model_parts(loaded, target)
     remarks = []
     for name, signature in loaded.signatures.items():
         takes = ", ".join(
@@ -184,7 +141,7 @@ def _inspect_saved_model(path: Path, target: Target | None) -> Inspection:
         nodes.update(node.op for node in graph.node)
         computing = [f"{op} {count}" for op, count in nodes.most_common() if op not in _BOOKKEEPING]
         remarks.append("operations: " + ", ".join(computing[:12]))
-    return Inspection(str(folder), content_size_bytes(folder), tuple(parts), (*remarks, *_totals(parts)), target)
+    return Inspection(str(folder), content_size_bytes(folder), parts, (*remarks, *_totals(parts)), target)
 
 
 _BOOKKEEPING = {
@@ -198,45 +155,12 @@ _BOOKKEEPING = {
 }
 
 
-def _part(
-    name: str,
-    kind: str,
-    dtypes: str,
-    shape: tuple[int | None, ...],
-    arrays: list[np.ndarray],
-    flops: int | None,
-    zeros_use: str,
-) -> Part:
-    weights = sum(array.size for array in arrays)
-    nonzeros = sum(int(np.count_nonzero(array)) for array in arrays)
-    largest = max(arrays, key=lambda array: array.size, default=np.zeros(0))
-    return Part(
-        name=name,
-        kind=kind,
-        dtypes=dtypes,
-        shape=shape,
-        weights=weights,
-        nonzeros=nonzeros,
-        distinct_values=np.unique(largest).size,
-        flops=flops,
-        size_bytes=sum(array.nbytes for array in arrays),
-        gzip_bytes=len(gzip.compress(b"".join(array.tobytes() for array in arrays))) if arrays else 0,
-        coded_bytes=sum(coded_size_bytes(array) for array in arrays),
-        zeros_use=zeros_use if nonzeros < weights else "",
-    )
-
-
-def _totals(parts: list[Part]) -> tuple[str, ...]:
-    weights = sum(part.weights for part in parts)
-    if not weights:
+def _totals(parts: Sequence[Part]) -> tuple[str, ...]:
+    total = Part.total(parts)
+    if total.zeros is None:
         return ("no weights",)
-    zeros = 1 - sum(part.nonzeros for part in parts) / weights
-    sizes = " → ".join(
-        f"{sum(getattr(part, size) for part in parts):,} bytes{how}"
-        for size, how in (("size_bytes", ""), ("gzip_bytes", " after gzip"), ("coded_bytes", " coded"))
-    )
-    flops = sum(part.flops or 0 for part in parts)
-    counted = f", {flops:,} FLOPs" if flops else ""
+    sizes = f"{total.size_bytes:,} bytes → {total.gzip_bytes:,} bytes after gzip → {total.coded_bytes:,} bytes coded"
+    counted = f", {total.flops:,} FLOPs" if total.flops else ""
     uncounted = sum(part.flops is None for part in parts)
-    missing = f" without {uncounted} parts that are not counted" if flops and uncounted else ""
-    return (f"{weights:,} weights, {zeros:.1%} zeros{counted}{missing}", sizes)
+    missing = f" without {uncounted} parts that are not counted" if counted and uncounted else ""
+    return (f"{total.weights:,} weights, {total.zeros:.1%} zeros{counted}{missing}", sizes)

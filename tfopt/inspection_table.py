@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -48,6 +49,30 @@ class Part:
     def zeros(self) -> float | None:
         """Share of the weights that are zero, in [0, 1]; None where there are none."""
         return 1 - self.nonzeros / self.weights if self.weights else None
+
+    @classmethod
+    def total(cls, parts: Iterable[Part]) -> Part:
+        """All parts as one, called "total": their figures added up, and how many of their zeros a target can use.
+
+        Distinct values are those of each part, added up: layers do not share them. FLOPs are of the parts where they
+        are counted; None where nothing but parts that are not counted computes.
+        """
+        parts = tuple(parts)
+        counted = [part.flops for part in parts if part.flops is not None]
+        return cls(
+            name="total",
+            kind="",
+            dtypes="",
+            shape=(),
+            weights=sum(part.weights for part in parts),
+            nonzeros=sum(part.nonzeros for part in parts),
+            distinct_values=sum(part.distinct_values for part in parts),
+            flops=sum(counted) if any(counted) or len(counted) == len(parts) else None,
+            size_bytes=sum(part.size_bytes for part in parts),
+            gzip_bytes=sum(part.gzip_bytes for part in parts),
+            coded_bytes=sum(part.coded_bytes for part in parts),
+            zeros_use=_use_of_all([part for part in parts if part.zeros_use]),
+        )
 
 
 @dataclass(frozen=True)
@@ -110,6 +135,16 @@ class Inspection:
 
 _DISPENSABLE = ("coded", "distinct", "gzip", "dtypes", "FLOPs", "shape")
 _TEXTS = ("name", "kind", "dtypes", "shape")
+
+
+def _use_of_all(parts: list[Part]) -> str:
+    if len({part.zeros_use for part in parts}) < 2:
+        return parts[0].zeros_use if parts else ""
+    using = [part for part in parts if not part.zeros_use.startswith("no")]
+    if not using:
+        return f"no: in none of {len(parts)} kernels"
+    zeros, used = (sum(part.weights - part.nonzeros for part in some) for some in (parts, using))
+    return f"can: in {len(using)} of {len(parts)} kernels, for {used / zeros:.1%} of their zeros"
 
 
 def _table(inspection: Inspection, columns: dict[str, list[str]], left_out: list[str]) -> Table:

@@ -35,6 +35,15 @@ def test_importing_is_light_and_the_name_is_the_function():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_tflite_file_is_measured_and_inspected_without_tensorflow(files):
+    call = (
+        f"tfopt.benchmark({str(files.int8)!r}, threads=(1,), repeats=1, seconds=0.0).entries[0].contents.total.weights"
+    )
+    code = f"import sys, tfopt; print({call}, 'tensorflow' in sys.modules, 'keras' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["64", "False", "False"]
+
+
 def test_every_figure_of_a_file_is_measured(files, report):
     entry = report.entries[1]
     assert (entry.name, entry.kind) == ("int8", "tflite")
@@ -67,6 +76,40 @@ def test_a_serving_folder_is_measured_at_its_newest_version(report):
 def test_the_call_that_reproduces_it_is_given(report):
     assert report.reproduce.startswith("tfopt.benchmark({'float32': ")
     assert "(x, y), threads=(1, 2), repeats=10, seconds=0.0" in report.reproduce
+
+
+def test_what_each_file_holds_is_told(files, report):
+    float32, int8, serving = (entry.contents for entry in report.entries)
+    assert [one.target for one in (float32, int8, serving)] == ["tflite", "tflite", "serving"]
+    assert [one.total.weights for one in (float32, int8, serving)] == [64, 64, 68]  # zero biases are dropped
+    assert (float32.total.size_bytes, int8.total.size_bytes) == (4 * 64, 64)
+    assert float32.total.flops == int8.total.flops == 2 * 16 * 4
+    assert serving.total.flops is None
+    assert "FULLY_CONNECTED" in [part.kind for part in int8.parts]
+    assert [(part.shape, part.weights) for part in serving.parts] == [((16, 4), 64), ((4,), 4)]
+    for one in (float32, int8, serving):
+        assert 50 < one.total.nonzeros <= 64
+        assert 0 < one.total.distinct_values <= 68
+        assert one.total.coded_bytes > 0 < one.total.gzip_bytes
+
+
+def test_zeros_are_told_for_another_target(files):
+    report = tfopt.benchmark(files.saved_model, threads=[1], target="edge_tpu", **FAST)
+    assert report.entries[0].contents.target == "edge_tpu"
+    assert report.reproduce.endswith("target='edge_tpu')")
+
+
+def test_what_cannot_be_inspected_is_measured_and_says_so(files, monkeypatch, tmp_path):
+    def refuse(self, target):
+        raise DataError("the weights are elsewhere.")
+
+    monkeypatch.setattr(TfliteRunner, "parts", refuse)
+    report = tfopt.benchmark(files.float32, threads=[1], **FAST)
+    (entry,) = report.entries
+    assert entry.contents is None
+    assert entry.latencies[0].p50_ms > 0
+    assert "not inspected: the weights are elsewhere." in entry.note
+    assert "not inspected: the weights are elsewhere." in report.save(tmp_path).read_text()
 
 
 def test_a_regression_comes_with_the_distribution_of_its_errors(files, tmp_path):
@@ -136,6 +179,7 @@ def test_the_record_of_an_artifact_brings_its_verification(files, tmp_path):
         ({"seconds": -1.0}, "seconds must be at least 0. Received: -1.0"),
         ({"metric": "f1"}, "metric must be"),
         ({"estimate": "tpu"}, "estimate must be one of ethos-u55-32"),
+        ({"target": "gpu"}, "benchmark: target must be one of tflite, .*Received: 'gpu'"),
     ],
 )
 def test_unusable_options_are_refused(files, options, message):

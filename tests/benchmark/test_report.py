@@ -1,4 +1,5 @@
 import io
+import json
 import re
 from html.parser import HTMLParser
 
@@ -7,9 +8,10 @@ from rich.console import Console
 
 from tfopt.benchmark.comparison import compare, headline
 from tfopt.benchmark.machine import this_machine
-from tfopt.benchmark.report import CoverageRow, Entry, Estimate, Latency, Report
+from tfopt.benchmark.report import Contents, CoverageRow, Entry, Estimate, Latency, Report
 from tfopt.benchmark.report_page import render_page
 from tfopt.errors import ConfigError, DataError
+from tfopt.inspection_table import Part
 from tfopt.output_error import ErrorDistribution
 
 
@@ -32,6 +34,12 @@ def entry(name, size_bytes, p50_ms=None, score=None, threads=1, **fields):
 
 def report(*entries, metric="top-1 accuracy", **fields):
     return Report(title="Digits", metric=metric, machine=this_machine(), entries=entries, **fields)
+
+
+def part(name, *, weights=100, zeros=0, flops=200, **fields):
+    figures = {"kind": "CONV_2D", "dtypes": "int8", "shape": (1, -1, 8), "distinct_values": 16, "zeros_use": ""}
+    sizes = {"size_bytes": 4 * weights, "gzip_bytes": 3 * weights, "coded_bytes": 4 * weights}
+    return Part(name=name, weights=weights, nonzeros=weights - zeros, flops=flops, **(figures | sizes | fields))
 
 
 FLOAT = entry("float32", 3600, 1.8, 0.980)
@@ -154,6 +162,10 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
+def words(text):
+    return " ".join(" ".join(Page(text).words).split())
+
+
 ODD_NAME = "int8 <script>alert(1)</script> $x$"
 FULL = report(
     FLOAT,
@@ -220,6 +232,66 @@ def test_the_page_holds_every_section_and_figure():
         this_machine().cpu,
     ):
         assert expected in text
+
+
+DENSE = Contents.of([part("m/conv")], "tflite")
+PRUNED = Contents.of(
+    [
+        part("m/conv", zeros=90, coded_bytes=50, zeros_use="no: zeros are <multiplied>"),
+        part("m/relu", weights=0, flops=0),
+        part("m/other", weights=0, flops=None, kind="WHILE"),
+    ],
+    "tflite",
+)
+
+
+def test_zeros_and_coded_bytes_are_in_the_table_where_something_is_pruned():
+    dense = FLOAT.model_copy(update={"contents": DENSE})
+    assert "coded" not in str(report(dense))
+    text = str(report(dense, entry("pruned", 3600, contents=PRUNED), entry("elsewhere", 3600)))
+    assert "smaller gzip zero coded 1 thread faster peak" in " ".join(text.split())
+    rows = {line.split()[0]: " ".join(line.split()) for line in text.splitlines() if "3.52 KiB" in line}
+    assert "0.0 % 400 B" in rows["float32"]
+    assert "90.0 % 50 B" in rows["pruned"]
+    assert rows["elsewhere"].count("not measured") == 7
+    assert "pruned: 90.0 % of the weights are zero; faster on tflite? no: zeros are <multiplied>." in text
+    assert "float32: 0.0 %" not in text
+
+
+def test_the_page_folds_the_layers_of_each_file():
+    dense = FLOAT.model_copy(update={"contents": DENSE})
+    text = render_page(report(dense, entry("pruned", 3600, contents=PRUNED), entry("elsewhere", 3600)))
+    page = Page(text)
+    assert page.open == []
+    assert page.tags.count("details") == page.tags.count("summary") == 2
+    shown = words(text)
+    assert (
+        "pruned 100 weights, 90.0 % zero; 200 FLOPs, not counted in 1 of 3 parts; 400 B, 300 B gzip, 50 B coded"
+        in shown
+    )
+    assert "faster on tflite? conv CONV_2D int8 100 90.0 % 16 400 B 300 B 50 B 200 1×?×8" in shown
+    assert shown.count("no: zeros are <multiplied>") == 3  # in the summary, of the layer, of the total
+    assert "other WHILE int8 ? 1×?×8 total" in shown
+    assert "Not listed: 1 that hold no weights" in shown
+    assert "relu" not in shown
+    assert "elsewhere not measured: the file was not inspected." in shown
+
+
+def test_a_file_without_parts_is_a_page_too():
+    shown = words(render_page(report(FLOAT.model_copy(update={"contents": Contents.of([], "tflite")}))))
+    assert "float32 no weights; 0 B, 0 B gzip, 0 B coded" in shown
+
+
+def test_a_report_of_before_files_were_inspected_is_read(tmp_path):
+    report(FLOAT, entry("int8", 1000)).save(tmp_path)
+    saved = json.loads((tmp_path / "report.json").read_text())
+    for one in saved["entries"]:
+        assert one.pop("contents") is None
+    (tmp_path / "report.json").write_text(json.dumps(saved))
+    old = Report.load(tmp_path)
+    assert [one.contents for one in old.entries] == [None, None]
+    assert "What the files hold" not in render_page(old)
+    assert "coded" not in str(old)
 
 
 def test_the_plots_take_the_pages_colour_and_no_background():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tfopt.artifact import Artifact
     from tfopt.benchmark.report import Report
+    from tfopt.pruning.sparse_targets import Target
 
 __all__ = ["benchmark"]
 
@@ -25,11 +26,12 @@ def benchmark(
     seconds: float = 1.0,
     metric: str | Callable[[Any, Any], float] | None = None,
     estimate: str | None = None,
+    target: Target | None = None,
     coverage: Iterable[tuple[str, str, bool, str]] = (),
     title: str = "Benchmark",
     progress: bool | None = None,
 ) -> Report:
-    """Measures the accuracy, size, latency and peak memory of files beside each other.
+    """Measures the accuracy, size, latency and peak memory of files beside each other, and tells what they hold.
 
     Use it to see whether what was exported really is smaller and faster on this machine, at which cost in
     accuracy. All candidates are timed in turns within one run, so that a busy moment of the machine hits
@@ -54,6 +56,8 @@ def benchmark(
             the threshold 0.5) and float targets by R².
         estimate: an Arm Ethos-U configuration such as "ethos-u55-128": adds the compiler's *estimate* for
             each .tflite (extra 'edge').
+        target: where zero weights are to save time, one of `tfopt.pruning.sparse_targets.TARGETS`; by default where
+            a file is timed: "tflite", or "serving" for a SavedModel. The report says of every kernel whether they do.
         coverage: rows `(layer, type, whether it is quantized, reason)` to show in the report.
         title: heading of the report.
         progress: whether to show a progress bar; by default if the terminal is interactive.
@@ -78,5 +82,7 @@ Received: absent.tflite, which does not exist.
     """
     from tfopt.benchmark.session import Session
 
-    session = Session(threads=tuple(threads), repeats=repeats, seconds=seconds, metric=metric, estimate=estimate)
+    session = Session(
+        threads=tuple(threads), repeats=repeats, seconds=seconds, metric=metric, estimate=estimate, target=target
+    )
     return session.run(artifacts, data, coverage=tuple(coverage), title=title, progress=progress)

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tfopt.benchmark.contents import Contents
 from tfopt.benchmark.machine import Machine
 from tfopt.output_error import ErrorDistribution
 
-__all__ = ["CoverageRow", "Entry", "Estimate", "Latency", "Measurements"]
+__all__ = ["Contents", "CoverageRow", "Entry", "Estimate", "Latency", "Measurements"]
 
 
 class _Record(BaseModel):
@@ -82,6 +83,7 @@ class Entry(_Record):
         latencies: one for each thread count.
         estimates: predictions for devices that are not at hand.
         verification: what the exporter measured against Keras, from the artifact's record.
+        contents: its layers or operators and their total; None where the file was not inspected.
         error_against_targets: of a regression, how the predictions deviate from the targets.
         error_against_baseline: of a regression, how they deviate from the baseline's: what the entry adds.
         note: under which conditions it ran, and what was remarkable.
@@ -97,6 +99,7 @@ class Entry(_Record):
     latencies: tuple[Latency, ...] = ()
     estimates: tuple[Estimate, ...] = ()
     verification: dict[str, Any] = {}
+    contents: Contents | None = None
     error_against_targets: ErrorDistribution | None = None
     error_against_baseline: ErrorDistribution | None = None
     note: str = ""

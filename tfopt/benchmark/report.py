@@ -9,12 +9,12 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from tfopt.artifact import write_whole
-from tfopt.benchmark.measurements import CoverageRow, Entry, Estimate, Latency, Measurements
+from tfopt.benchmark.measurements import Contents, CoverageRow, Entry, Estimate, Latency, Measurements
 from tfopt.benchmark.report_page import render_page
 from tfopt.benchmark.report_table import report_table
 from tfopt.errors import DataError
 
-__all__ = ["CoverageRow", "Entry", "Estimate", "Latency", "Report"]
+__all__ = ["Contents", "CoverageRow", "Entry", "Estimate", "Latency", "Report"]
 
 PRINTED_WIDTH = 200
 

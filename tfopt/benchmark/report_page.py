@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from tfopt.benchmark.comparison import compare, headline, threads_words
-from tfopt.benchmark.measurements import Entry, Measurements
+from tfopt.benchmark.measurements import Contents, Entry, Measurements
 from tfopt.benchmark.metric import ACCURACIES
 from tfopt.benchmark.plots import entry_colors, latency_plot, score_plot, size_plot
 from tfopt.benchmark.report_table import timed_threads
@@ -19,11 +19,13 @@ from tfopt.benchmark.units import (
     NOT_MEASURED,
     factor,
     human_bytes,
+    percent,
     score_change_text,
     score_text,
     signed,
     significant,
 )
+from tfopt.inspection_table import Part
 from tfopt.output_error import ErrorDistribution
 
 __all__ = ["render_page"]
@@ -36,6 +38,7 @@ MEASUREMENTS = {
     "max_lsb": "largest difference in int8 steps",
 }
 ERROR_COLUMNS = ("error against", "bias", "standard deviation", "1 %", "5 %", "median", "95 %", "99 %", "largest")
+PART_COLUMNS = ["weights", "zero", "distinct", "size", "gzip", "coded", "FLOPs", "output"]
 
 
 def render_page(report: Measurements) -> str:
@@ -62,6 +65,8 @@ def render_page(report: Measurements) -> str:
         error_columns=ERROR_COLUMNS,
         errors=_error_rows(report),
         verifications=[(entry.name, _verification(entry)) for entry in report.entries],
+        inspected=any(entry.contents for entry in report.entries),
+        contents=[(entry.name, _contents(entry.contents) if entry.contents else None) for entry in report.entries],
         in_float=sum(not row.quantized for row in report.coverage),
         human_bytes=human_bytes,
         significant=significant,
@@ -105,6 +110,39 @@ def _row(report: Measurements, entry: Entry) -> tuple[Entry, list[tuple[str, str
         ("baseline" if first else factor(difference.speedup), "" if first else at),
         (human_bytes(entry.peak_memory_bytes), ""),
     ]
+
+
+def _contents(contents: Contents) -> dict[str, Any]:
+    """A summary, and a table of the parts that hold or compute something: name, kind and the cells of each row."""
+    total = contents.total
+    weights = f"{total.weights:,} weights, {percent(total.zeros)} zero" if total.weights else "no weights"
+    uncounted = sum(part.flops is None for part in contents.parts)
+    missing = f", not counted in {uncounted} of {len(contents.parts)} parts" if uncounted else ""
+    flops = [f"{total.flops:,} FLOPs{missing}"] if total.flops else []
+    size, zipped, coded = map(human_bytes, (total.size_bytes, total.gzip_bytes, total.coded_bytes))
+    listed = [part for part in contents.parts if part.weights or part.flops != 0]
+    # Mostly the model's name: names without it fit a phone.
+    first = (listed or [total])[0].name.partition("/")[0] + "/"
+    common = first if all(part.name.startswith(first) for part in listed) else ""
+    columns = [*PART_COLUMNS, f"faster on {contents.target}?"] if contents.zeros_sentence else PART_COLUMNS
+    return {
+        "summary": "; ".join([weights, *flops, f"{size}, {zipped} gzip, {coded} coded"]),
+        "zeros": contents.zeros_sentence,
+        "columns": columns,
+        "rows": [
+            (part.name.removeprefix(common), f"{part.kind} {part.dtypes}".strip(), _part_cells(part)[: len(columns)])
+            for part in (*listed, total)
+        ],
+        "left_out": len(contents.parts) - len(listed),
+    }
+
+
+def _part_cells(part: Part) -> list[str]:
+    sizes = map(human_bytes, (part.size_bytes, part.gzip_bytes, part.coded_bytes))
+    held = [f"{part.weights:,}", percent(part.zeros), f"{part.distinct_values:,}", *sizes]
+    flops = "?" if part.flops is None else f"{part.flops:,}" if part.flops else ""
+    shape = "×".join("?" if size is None or size < 0 else str(size) for size in part.shape)
+    return [*(held if part.weights else [""] * len(held)), flops, shape, part.zeros_use]
 
 
 def _verification(entry: Entry) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from rich.text import Text
 from tfopt.benchmark.comparison import compare, threads_words
 from tfopt.benchmark.measurements import Entry, Measurements
 from tfopt.benchmark.metric import ACCURACIES
-from tfopt.benchmark.units import factor, human_bytes, score_change_text, score_text, signed, significant
+from tfopt.benchmark.units import factor, human_bytes, percent, score_change_text, score_text, signed, significant
 
 __all__ = ["report_table", "timed_threads"]
 
@@ -58,6 +58,10 @@ def _figures(report: Measurements) -> list[tuple[str, list[str]]]:
         ("smaller", ["", *(factor(one.size_ratio) for one in differences[1:])]),
         ("gzip", [human_bytes(entry.gzip_bytes) for entry in report.entries]),
     ]
+    if any(entry.contents and entry.contents.is_sparse_or_shared for entry in report.entries):
+        totals = [entry.contents.total if entry.contents else None for entry in report.entries]
+        figures.append(("weights\nzero", [percent(total.zeros if total else None) for total in totals]))
+        figures.append(("weights\ncoded", [human_bytes(total.coded_bytes if total else None) for total in totals]))
     for threads in timed_threads(report):
         latencies = [entry.latency_at(threads) for entry in report.entries]
         medians = [significant(latency.p50_ms if latency else None) for latency in latencies]
@@ -80,4 +84,6 @@ def _added_error(entry: Entry) -> str:
 def _caption(report: Measurements) -> Text:
     ratio = "smaller, faster: the baseline's size and p50 divided by the entry's; below 1 is larger or slower."
     where = f"{report.machine.cpu}, {report.machine.logical_cores} logical cores."
-    return Text("\n".join((ratio, where, *report.notes)))
+    sentences = {entry.name: entry.contents.zeros_sentence for entry in report.entries if entry.contents}
+    zeros = [f"{name}: {sentence}." for name, sentence in sentences.items() if sentence]
+    return Text("\n".join((ratio, where, *zeros, *report.notes)))

@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from tfopt.artifact import TensorSpec
+from tfopt.inspection_table import Part
+from tfopt.pruning.sparse_targets import Target
 
 __all__ = ["Runner", "random_samples"]
 
@@ -35,6 +37,13 @@ class Runner(Protocol):
 
     def predict(self, samples: list[np.ndarray], advance: Callable[[int], None]) -> list[np.ndarray]:
         """The outputs of shape `(n, ...)` as floats; `advance` is told how many samples were done."""
+
+    def parts(self, target: Target) -> tuple[Part, ...]:
+        """What the file holds: operators or variables, and what the target makes of their zeros.
+
+        Raises:
+            DataError: if that cannot be told; the report then says why.
+        """
 
 
 def random_samples(inputs: Sequence[TensorSpec]) -> list[np.ndarray]:

@@ -10,6 +10,9 @@ import numpy as np
 
 from tfopt.artifact import Artifact, TensorSpec
 from tfopt.errors import BenchmarkError, DataError
+from tfopt.inspection_file import saved_model_parts
+from tfopt.inspection_table import Part
+from tfopt.pruning.sparse_targets import Target
 
 __all__ = ["SavedModelRunner", "model_files", "newest_version"]
 
@@ -92,6 +95,10 @@ class SavedModelRunner:
             batches.append([tensor.numpy() for tensor in outputs.values()])
             advance(len(batches[-1][0]))
         return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+
+    def parts(self, target: Target) -> tuple[Part, ...]:
+        """The variables that the signatures read."""
+        return saved_model_parts(self._loaded, target)
 
     def _feeds(self, sample: list[np.ndarray]) -> dict[str, Any]:
         feeds = {}

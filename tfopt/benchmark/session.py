@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tfopt.benchmark.candidates import Candidate, candidates, gzip_bytes
+from tfopt.benchmark.contents import Contents
 from tfopt.benchmark.ethos_u import Platform, estimate_latency, platform_of
 from tfopt.benchmark.machine import this_machine
 from tfopt.benchmark.measurements import CoverageRow, Entry, Estimate, Latency
@@ -21,6 +22,7 @@ from tfopt.benchmark.saved_model import SavedModelRunner
 from tfopt.data import check_samples
 from tfopt.errors import ConfigError, DataError
 from tfopt.output_error import ErrorDistribution
+from tfopt.pruning.sparse_targets import Target, check_target
 
 __all__ = ["Session"]
 
@@ -41,6 +43,7 @@ class Session:
     seconds: float
     metric: MetricChoice
     estimate: str | None
+    target: Target | None
 
     def __post_init__(self) -> None:
         if not self.threads or any(type(count) is not int or count < 1 for count in self.threads):
@@ -52,6 +55,8 @@ class Session:
         if not 0 <= self.seconds < float("inf"):
             raise ConfigError(f"benchmark: seconds must be at least 0. Received: {self.seconds!r}.")
         check_metric(self.metric)
+        if self.target is not None:
+            check_target("benchmark: target", self.target)
 
     def run(
         self,
@@ -73,6 +78,7 @@ class Session:
                 name: check_samples(data[0], runner.inputs, what="benchmark") if data else None
                 for name, runner in runners.items()
             }
+            contents = _inspect(chosen, runners, self.target, bar)
             scores: dict[str, Score] = {}
             errors: dict[str, dict[str, ErrorDistribution]] = {}
             if data and data[1] is not None:
@@ -97,7 +103,15 @@ class Session:
             samples=len(next(iter(samples.values()))[0]) if scores else None,  # type: ignore[index]
             machine=this_machine(),
             entries=tuple(
-                _entry(candidate, runners[candidate.name], scores, timings, estimates, errors.get(candidate.name, {}))
+                _entry(
+                    candidate,
+                    runners[candidate.name],
+                    contents[candidate.name],
+                    scores,
+                    timings,
+                    estimates,
+                    errors.get(candidate.name, {}),
+                )
                 for candidate in chosen
             ),
             coverage=tuple(
@@ -142,7 +156,24 @@ class Session:
             name = getattr(self.metric, "__name__", type(self.metric).__name__)
             options.append(f"metric={name if callable(self.metric) else repr(self.metric)}")
         options += [f"estimate={self.estimate!r}"] if self.estimate else []
+        options += [f"target={self.target!r}"] if self.target else []
         return f"tfopt.benchmark({{{paths}}}, {'(x, y), ' if with_data else ''}{', '.join(options)})"
+
+
+def _inspect(
+    chosen: list[Candidate], runners: dict[str, Runner], target: Target | None, bar: Progress
+) -> dict[str, Contents | DataError]:
+    """What each file holds, or why that cannot be told."""
+    task = bar.add_task("Inspecting", total=len(chosen))
+    contents: dict[str, Contents | DataError] = {}
+    for candidate in chosen:
+        where = target or ("tflite" if candidate.kind == "tflite" else "serving")
+        try:
+            contents[candidate.name] = Contents.of(runners[candidate.name].parts(where), where)
+        except DataError as error:
+            contents[candidate.name] = error
+        _advance(bar, task)
+    return contents
 
 
 def _progress_bar(shown: bool | None) -> Progress:
@@ -210,6 +241,7 @@ def _estimate(chosen: list[Candidate], platform: Platform, bar: Progress) -> dic
 def _entry(
     candidate: Candidate,
     runner: Runner,
+    contents: Contents | DataError,
     scores: dict[str, Score],
     timings: Timings,
     estimates: dict[str, tuple[Estimate, ...]],
@@ -219,6 +251,8 @@ def _entry(
     notes = [runner.note]
     if estimates.get(candidate.name) == ():
         notes.append("no operator runs on the accelerator, so there is no estimate")
+    if isinstance(contents, DataError):
+        notes.append(f"not inspected: {contents}")
     return Entry(
         name=candidate.name,
         path=str(candidate.path),
@@ -241,6 +275,7 @@ def _entry(
         ),
         estimates=estimates.get(candidate.name, ()),
         verification=candidate.record.verification if candidate.record else {},
+        contents=contents if isinstance(contents, Contents) else None,
         **errors,
         note="; ".join(notes),
     )

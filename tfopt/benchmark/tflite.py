@@ -16,6 +16,10 @@ from ai_edge_litert.interpreter import Interpreter
 from tfopt.artifact import Artifact, TensorSpec
 from tfopt.benchmark import peak_memory
 from tfopt.errors import BenchmarkError, DataError
+from tfopt.export.tflite_file import read_tflite
+from tfopt.inspection_file import tflite_parts
+from tfopt.inspection_table import Part
+from tfopt.pruning.sparse_targets import Target
 
 __all__ = ["TfliteRunner"]
 
@@ -79,6 +83,10 @@ class TfliteRunner:
                 row.append(_dequantize(self._predictor.get_tensor(detail["index"]), detail))
             advance(1)
         return [np.concatenate(row) for row in rows]
+
+    def parts(self, target: Target) -> tuple[Part, ...]:
+        """The operators."""
+        return tflite_parts(read_tflite(self.path), target)
 
     def _set(self, interpreter: Any, sample: list[np.ndarray]) -> None:
         for array, detail in zip(sample, self._details, strict=True):

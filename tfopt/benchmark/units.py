@@ -11,6 +11,7 @@ __all__ = [
     "TIMES",
     "factor",
     "human_bytes",
+    "percent",
     "score_change_text",
     "score_text",
     "signed",
@@ -74,6 +75,16 @@ def human_bytes(count: int | None) -> str:
     while value >= 1000 and unit != "GiB":
         value, unit = value / 1024, next(units)
     return significant(value, unit)
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage.
+
+    Example:
+        >>> percent(0.8), percent(None)
+        ('80.0 %', 'not measured')
+    """
+    return NOT_MEASURED if share is None else f"{100 * share:.1f} %"
 
 
 def score_text(metric: str | None, value: float | None) -> str:

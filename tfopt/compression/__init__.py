@@ -1,9 +1,19 @@
-"""Fewer bits for the same weights: shared values, entropy coding, low-rank factors."""
+"""Fewer bits for the same weights: shared values, entropy coding, low-rank factors.
 
-from tfopt.compression.checkpoint import load_coded, save_coded
+The package is light: what needs Keras is imported when its name is first used, so that files are inspected without it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from tfopt.compression.coding import coded_size_bytes, decode_array, encode_array, entropy_bits
 from tfopt.compression.coding_report import CodedCheckpoint, CodedWeight
-from tfopt.compression.factorization_plan import FactorizationPlan, FactorizationRow, plan_factorization
+
+if TYPE_CHECKING:
+    from tfopt.compression.checkpoint import load_coded, save_coded
+    from tfopt.compression.factorization_plan import FactorizationPlan, FactorizationRow, plan_factorization
 
 __all__ = [
     "CodedCheckpoint",
@@ -18,3 +28,19 @@ __all__ = [
     "plan_factorization",
     "save_coded",
 ]
+
+_HOMES = {
+    "FactorizationPlan": "tfopt.compression.factorization_plan",
+    "FactorizationRow": "tfopt.compression.factorization_plan",
+    "load_coded": "tfopt.compression.checkpoint",
+    "plan_factorization": "tfopt.compression.factorization_plan",
+    "save_coded": "tfopt.compression.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tfopt.compression' has no attribute '{name}'")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
