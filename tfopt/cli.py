@@ -29,6 +29,7 @@ console = Console()
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Data = Annotated[Path, typer.Option("--data", help="NPZ file with x_train, y_train, x_test, y_test.")]
+ZEROS_TARGET = "Also whether zeros make it faster there: tflite, edge_tpu, ethos_u, …"
 OptionalData = Annotated[Path | None, typer.Option("--data", help="NPZ file with x_train, y_train, x_test, y_test.")]
 
 
@@ -129,6 +130,7 @@ def benchmark(
     data: OptionalData = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for report.json and report.html.")] = None,
     estimate: Annotated[str | None, typer.Option(help="An Arm Ethos-U configuration, such as ethos-u55-128.")] = None,
+    target: Annotated[str | None, typer.Option(help=ZEROS_TARGET)] = None,
 ) -> None:
     """Measure accuracy, size, latency and memory of files beside each other."""
     start_tensorflow()
@@ -136,7 +138,8 @@ def benchmark(
     from tfopt.data import load_npz
 
     arrays = None if data is None else load_npz(data)
-    report = tfopt.benchmark(artifacts, None if arrays is None else (arrays.x_test, arrays.y_test), estimate=estimate)
+    test = None if arrays is None else (arrays.x_test, arrays.y_test)
+    report = tfopt.benchmark(artifacts, test, estimate=estimate, target=target)  # type: ignore[arg-type]
     report.print_table(console)
     if out is not None:
         console.print(f"Report: {report.save(out)}", soft_wrap=True)
@@ -145,9 +148,7 @@ def benchmark(
 @app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(help="A .keras, .h5 or .tflite file, or a SavedModel folder.")],
-    target: Annotated[
-        str | None, typer.Option(help="Also whether zeros make it faster there: tflite, edge_tpu, ethos_u, …")
-    ] = None,
+    target: Annotated[str | None, typer.Option(help=ZEROS_TARGET)] = None,
 ) -> None:
     """Show what is in a file: layers or operators, FLOPs, weights, zeros, and bytes raw, zipped and coded."""
     start_tensorflow()
