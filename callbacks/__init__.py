@@ -2,8 +2,16 @@
 
 from .early_stopping import EarlyStopping
 from .learning_rate import LearningRate
+from .learning_rate_finder import LearningRateFinder
 from .magnitude_pruning import MagnitudePruning
 from .preserve_compression import PreserveCompression
 from .quantization_schedule import QuantizationSchedule
 
-__all__ = ["EarlyStopping", "LearningRate", "MagnitudePruning", "PreserveCompression", "QuantizationSchedule"]
+__all__ = [
+    "EarlyStopping",
+    "LearningRate",
+    "LearningRateFinder",
+    "MagnitudePruning",
+    "PreserveCompression",
+    "QuantizationSchedule",
+]

@@ -10,12 +10,13 @@ import keras
 from tfopt.errors import ConfigError
 from tfopt.schedules import Schedule
 
+from .configurable import Configurable
 from .training_clock import TrainingClock
 
 __all__ = ["LearningRate"]
 
 
-class LearningRate(keras.callbacks.Callback):
+class LearningRate(Configurable, keras.callbacks.Callback):
     """Sets the optimizer's learning rate before every batch to `schedule(step)`.
 
     Use it with the functions of `tfopt.schedules`, or with any function of the step. Unlike a
@@ -23,15 +24,18 @@ class LearningRate(keras.callbacks.Callback):
     stood in a fit resumed with `initial_epoch` or `BackupAndRestore`, and leaves the rate a plain variable.
 
     A step is one optimizer update: several batches with gradient accumulation. With `steps_per_execution=n`
-    Keras calls it once every n steps, and those n steps share a rate. At the end of an epoch the rate of its
-    last step is in the logs, and so in the history, as "learning_rate"; it stays in the optimizer after
-    the fit.
+    Keras calls it once every n steps, and those n steps share a rate. The rate is in the logs as
+    "learning_rate": of every batch, for the progress bar and the callbacks after this one
+    (`TensorBoard(update_freq="batch")` writes it as "batch_learning_rate"), and of the last step of every epoch, for
+    the history and "epoch_learning_rate". It stays in the optimizer after the fit.
 
     Another callback that sets the rate (`ReduceLROnPlateau`) has no effect beside it: the next batch sets
     it again.
 
     Args:
         schedule: a function from the step (0 is the first update) to a learning rate of at least 0.
+
+    `get_config` writes down schedules made by `tfopt.schedules`, and functions registered with Keras.
 
     Raises:
         ConfigError: if `schedule` is not a function; in `fit`, if it returns a value that is negative or not
@@ -91,7 +95,14 @@ class LearningRate(keras.callbacks.Callback):
             )
         self.model.optimizer.learning_rate = rate
 
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes the rate of the step into the logs."""
+        self._log(logs)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes the rate of the last step into the logs."""
+        self._log(logs)
+
+    def _log(self, logs: dict[str, Any] | None) -> None:
         if logs is not None:
             logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))

@@ -19,6 +19,7 @@ from tfopt.pruning.update_steps import DEFAULT_FREQUENCY, read_schedule
 from tfopt.schedules import Schedule, polynomial
 from tfopt.surgery.select import LayerFilter, select_kernels
 
+from .configurable import Configurable
 from .kernel_constraint import KernelConstraints, constraints_on
 from .magnitude_mask import MagnitudeMask, MaskUpdates
 from .training_clock import TrainingClock
@@ -28,7 +29,7 @@ __all__ = ["MagnitudePruning"]
 _DEFAULT_SPARSITY = 0.8
 
 
-class MagnitudePruning(keras.callbacks.Callback):
+class MagnitudePruning(Configurable, keras.callbacks.Callback):
     """Zeroes the smallest-magnitude weights of a model while it trains.
 
     Use it to make a model that compresses well (zip, Ethos-U weight streams) or runs on a sparse kernel; it

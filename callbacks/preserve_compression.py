@@ -14,12 +14,13 @@ from tfopt.errors import ConfigError
 from tfopt.pruning.masks import pruned_mask
 from tfopt.surgery.select import LayerFilter, select_kernels
 
+from .configurable import Configurable
 from .kernel_constraint import KernelConstraint, KernelConstraints, KernelMask, constraints_on
 
 __all__ = ["PreserveCompression"]
 
 
-class PreserveCompression(keras.callbacks.Callback):
+class PreserveCompression(Configurable, keras.callbacks.Callback):
     """Keeps what earlier compression left in the kernels while a model is trained on.
 
     Use it whenever a pruned or clustered model is fitted again: quantization-aware fine-tuning, distillation, a few

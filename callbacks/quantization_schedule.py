@@ -11,13 +11,14 @@ from tfopt.errors import ConfigError, ModelError
 from tfopt.quantization.layers import FakeQuantize, LearnedFakeQuantize
 from tfopt.schedules import check_steps
 
+from .configurable import Configurable
 from .quantization_stage import QuantizationStage, ScheduledTrainStep, layers_that_round
 from .training_clock import TrainingClock
 
 __all__ = ["QuantizationSchedule"]
 
 
-class QuantizationSchedule(keras.callbacks.Callback):
+class QuantizationSchedule(Configurable, keras.callbacks.Callback):
     """Starts the rounding of a quantize-aware model, and freezes its ranges and batch norms, at given steps.
 
     Use it where quantization-aware training is unsteady: let the float model settle first, and near the end let the

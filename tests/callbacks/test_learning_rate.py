@@ -1,10 +1,13 @@
+import json
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfopt.callbacks import LearningRate
 from tfopt.errors import ConfigError
-from tfopt.schedules import constant, polynomial
+from tfopt.schedules import constant, cosine, polynomial, warmup
 
 
 class Rates(keras.callbacks.Callback):
@@ -59,6 +62,46 @@ def test_it_reaches_through_loss_scaling():
     assert seen == pytest.approx([0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
     assert float(optimizer.inner_optimizer.learning_rate) == pytest.approx(0.1)
     assert history["learning_rate"] == pytest.approx([0.1])
+
+
+def test_callbacks_after_it_see_the_rate_of_each_batch(tmp_path):
+    logged = []
+    note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: logged.append(logs["learning_rate"]))
+    board = keras.callbacks.TensorBoard(tmp_path, update_freq="batch", write_graph=False)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    rate = LearningRate(polynomial(0.5, 0.1, end_step=4, power=1))
+    history = model.fit(
+        np.ones((3, 2)), np.ones(3), batch_size=1, epochs=2, verbose=0, callbacks=[rate, note, board]
+    ).history
+    assert logged == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.1, 0.1])
+    assert history["learning_rate"] == pytest.approx([0.3, 0.1])
+    assert set(history) == {"loss", "learning_rate"}
+    (events,) = (tmp_path / "train").iterdir()
+    written = {}
+    for event in tf.compat.v1.train.summary_iterator(str(events)):
+        for value in event.summary.value:
+            written.setdefault(value.tag, []).append(float(tf.make_ndarray(value.tensor)))
+    assert written["batch_learning_rate"] == pytest.approx(logged)
+    assert written["epoch_learning_rate"] == pytest.approx([0.3, 0.1])
+
+
+def test_its_schedule_is_written_down():
+    callback = LearningRate(warmup(cosine(0.1, steps=20), steps=5))
+    config = json.loads(json.dumps(callback.get_config()))
+    assert LearningRate.from_config(config).schedule == callback.schedule
+    with pytest.raises(ConfigError, match=r"LearningRate: schedule cannot be written down. Received: <function"):
+        LearningRate(lambda step: 0.1).get_config()
+
+
+@keras.saving.register_keras_serializable(package="tests")
+def tenth(step):
+    return 0.1
+
+
+def test_a_registered_function_is_written_down_too():
+    config = json.loads(json.dumps(LearningRate(tenth).get_config()))
+    assert LearningRate.from_config(config).schedule is tenth
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What every callback of the package promises, whatever it does."""
 
+import json
 from itertools import combinations
 
 import keras
@@ -9,7 +10,10 @@ import pytest
 import tfopt.callbacks
 from tfopt.errors import ConfigError
 from tfopt.quantization import quantize_aware
-from tfopt.schedules import cosine, warmup
+from tfopt.schedules import cosine, step_decay, warmup
+
+# Five steps on random targets suggest no rate.
+pytestmark = pytest.mark.filterwarnings("ignore:LearningRateFinder. the loss never fell")
 
 STEPS_PER_EPOCH = 6
 rng = np.random.default_rng(0)
@@ -17,16 +21,27 @@ X = rng.normal(size=(STEPS_PER_EPOCH * 4, 6)).astype(np.float32)
 Y = rng.normal(size=(STEPS_PER_EPOCH * 4, 2)).astype(np.float32)
 
 MAKE = {
-    # min_sparsity is reached at once: pruning alone decides in the tests that combine them.
-    "EarlyStopping": lambda: tfopt.callbacks.EarlyStopping("loss", patience=9, min_epochs=2, min_sparsity=0.0),
+    # The loss falls, so the best weights are not the last. min_sparsity is reached at once: pruning alone decides.
+    "EarlyStopping": lambda: tfopt.callbacks.EarlyStopping(
+        {"loss": "max"}, patience=9, min_epochs=2, min_sparsity=0.0, restore_best_weights=True
+    ),
     "LearningRate": lambda: tfopt.callbacks.LearningRate(warmup(cosine(0.05, steps=14), steps=4)),
+    "LearningRateFinder": lambda: tfopt.callbacks.LearningRateFinder(1e-3, 1.0, steps=5),
     "MagnitudePruning": lambda: tfopt.callbacks.MagnitudePruning(0.75, end_step=4, frequency=3),
     "PreserveCompression": lambda: tfopt.callbacks.PreserveCompression(),
     "QuantizationSchedule": lambda: tfopt.callbacks.QuantizationSchedule(2, 5, 8),
 }
+# Where they differ from these: their changes fall on the ends of executions of 3 steps.
+MAKE_ALIGNED = MAKE | {
+    "EarlyStopping": lambda: tfopt.callbacks.EarlyStopping({"loss": "min"}, max_steps=9),
+    "LearningRate": lambda: tfopt.callbacks.LearningRate(step_decay(0.05, factor=0.5, every_steps=3)),
+    "MagnitudePruning": lambda: tfopt.callbacks.MagnitudePruning(0.75, end_step=9, frequency=3),
+    "QuantizationSchedule": lambda: tfopt.callbacks.QuantizationSchedule(3, 6, 9),
+}
 BAD = {
     "EarlyStopping": (lambda: tfopt.callbacks.EarlyStopping(min_sparsity=80), "Received: 80"),
     "LearningRate": (lambda: tfopt.callbacks.LearningRate(0.1), "Received: 0.1"),
+    "LearningRateFinder": (lambda: tfopt.callbacks.LearningRateFinder(1e-3, 1e-6), "Received: 1e-06"),
     "MagnitudePruning": (lambda: tfopt.callbacks.MagnitudePruning(80, end_step=4), "Received: 80"),
     "PreserveCompression": (
         lambda: fit(compiled("PreserveCompression"), *(tfopt.callbacks.PreserveCompression() for _ in range(2))),
@@ -34,6 +49,8 @@ BAD = {
     ),
     "QuantizationSchedule": (lambda: tfopt.callbacks.QuantizationSchedule(-1), "Received: -1"),
 }
+# Epoch and batch at which a fit is interrupted; a range test ends within its first epoch.
+INTERRUPTED_AT = dict.fromkeys(MAKE, (2, 0)) | {"LearningRateFinder": (0, 3)}
 every_callback = pytest.mark.parametrize("name", tfopt.callbacks.__all__)
 
 
@@ -59,25 +76,54 @@ def assert_equal_weights(one, other):
         assert np.array_equal(first, second)
 
 
+def make_resumable(name, folder):
+    """What a user writes who wants to resume: early stopping needs a file for what it has seen."""
+    if name != "EarlyStopping":
+        return MAKE[name]()
+    return tfopt.callbacks.EarlyStopping({"loss": "max"}, restore_best_weights=True, patience=9, backup=folder / "seen")
+
+
 class Interrupt(keras.callbacks.Callback):
+    def __init__(self, epoch, batch):
+        super().__init__()
+        self.at, self.epoch = (epoch, batch), None
+
     def on_epoch_begin(self, epoch, logs=None):
-        if epoch == 2:
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if (self.epoch, batch) == self.at:
             raise KeyboardInterrupt
 
 
 def test_every_public_callback_is_under_contract():
-    assert sorted(MAKE) == sorted(BAD) == sorted(tfopt.callbacks.__all__)
+    assert sorted(MAKE) == sorted(MAKE_ALIGNED) == sorted(BAD) == sorted(tfopt.callbacks.__all__)
     assert all(issubclass(getattr(tfopt.callbacks, name), keras.callbacks.Callback) for name in MAKE)
 
 
 @every_callback
 @pytest.mark.filterwarnings("ignore:MagnitudePruning. reached a sparsity")
 @pytest.mark.filterwarnings("ignore:QuantizationSchedule. the fit ended after 1 steps")
+@pytest.mark.filterwarnings("ignore:LearningRateFinder. the fit ended after 1 of 5 steps")
 def test_one_batch(name):
     history = fit(compiled(name), MAKE[name](), epochs=1, x=X[:4], y=Y[:4])
     assert np.isfinite(history["loss"][0])
 
 
+@every_callback
+def test_config_round_trip(name):
+    callback = MAKE[name]()
+    config = callback.get_config()
+    again = type(callback).from_config(json.loads(json.dumps(config)))
+    assert again.get_config() == config
+    first, second = compiled(name), compiled(name)
+    assert fit(first, callback) == fit(second, again)
+    assert_equal_weights(first, second)
+
+
+# A range test ends the fit before the others have come to their ends.
+@pytest.mark.filterwarnings("ignore:MagnitudePruning. reached a sparsity")
+@pytest.mark.filterwarnings("ignore:QuantizationSchedule. the fit ended after")
 @pytest.mark.parametrize(
     "names",
     [
@@ -98,8 +144,16 @@ def test_two_at_once_in_any_order(names):
 def test_steps_per_execution_of_1_epoch(name):
     model = compiled(name, steps_per_execution=STEPS_PER_EPOCH)
     history = fit(model, MAKE[name]())
-    assert len(history["loss"]) == 2
+    assert len(history["loss"]) == (1 if name == "LearningRateFinder" else 2)
     assert all(np.isfinite(weights).all() for weights in model.get_weights())
+
+
+@every_callback
+def test_steps_per_execution_delays_a_change_to_the_end_of_an_execution_and_alters_nothing_else(name):
+    model, reference = compiled(name, steps_per_execution=3), compiled(name)
+    history, expected = fit(model, MAKE_ALIGNED[name]()), fit(reference, MAKE_ALIGNED[name]())
+    assert history.keys() == expected.keys()
+    assert_equal_weights(model, reference)
 
 
 @pytest.mark.slow
@@ -126,10 +180,16 @@ def test_the_same_instance_serves_two_models(name):
 @every_callback
 def test_interrupted_and_resumed_equals_uninterrupted(name, tmp_path):
     whole, broken, resumed = compiled(name), compiled(name), compiled(name)
-    fit(whole, MAKE[name](), epochs=3)
+    fit(whole, make_resumable(name, tmp_path), epochs=3)
     with pytest.raises(KeyboardInterrupt):
-        fit(broken, MAKE[name](), keras.callbacks.BackupAndRestore(tmp_path), Interrupt(), epochs=3)
-    history = fit(resumed, MAKE[name](), keras.callbacks.BackupAndRestore(tmp_path), epochs=3)
+        fit(
+            broken,
+            make_resumable(name, tmp_path),
+            keras.callbacks.BackupAndRestore(tmp_path),
+            Interrupt(*INTERRUPTED_AT[name]),
+            epochs=3,
+        )
+    history = fit(resumed, make_resumable(name, tmp_path), keras.callbacks.BackupAndRestore(tmp_path), epochs=3)
     assert len(history["loss"]) == 1
     assert_equal_weights(whole, resumed)
 
