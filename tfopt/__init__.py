@@ -87,4 +87,5 @@ def __dir__() -> list[str]:
 
 
 if "keras" in sys.modules and "tensorflow" in sys.modules:
-    import_module("tfopt.quantization.layers")
+    for _module in ("tfopt.quantization", "tfopt.schedules.keras_schedule"):
+        import_module(_module)
