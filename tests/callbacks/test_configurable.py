@@ -41,7 +41,9 @@ def test_wrong_arguments_are_named_as_everywhere():
 
 
 @pytest.mark.parametrize(
-    "value", [lambda step: 0.1, sorted, object(), {1: object()}, functools.partial(max, 1)], ids=repr
+    "value",
+    [lambda step: 0.1, sorted, object(), {1: object()}, functools.partial(max, 1)],
+    ids=["lambda", "function", "object", "mapping", "partial"],
 )
 def test_what_has_no_written_form_is_named(value):
     with pytest.raises(ConfigError, match=r"Watcher: schedule cannot be written down. Received: "):
