@@ -1,5 +1,6 @@
 """Keras callbacks: each works alone in `model.fit(callbacks=[...])`, in any order with the others."""
 
+from .distillation_schedule import DistillationSchedule
 from .early_stopping import EarlyStopping
 from .learning_rate import LearningRate
 from .learning_rate_finder import LearningRateFinder
@@ -8,6 +9,7 @@ from .preserve_compression import PreserveCompression
 from .quantization_schedule import QuantizationSchedule
 
 __all__ = [
+    "DistillationSchedule",
     "EarlyStopping",
     "LearningRate",
     "LearningRateFinder",

@@ -16,11 +16,12 @@ from tfopt.benchmark import benchmark
 from tfopt.optimize import optimize
 
 if TYPE_CHECKING:
-    from tfopt import callbacks, compression, quantization, schedules
+    from tfopt import callbacks, compression, distillation, quantization, schedules
     from tfopt.artifact import Artifact
     from tfopt.benchmark.report import Report
     from tfopt.compression.clustering import cluster
     from tfopt.compression.factorize import factorize
+    from tfopt.distillation.distiller import Distiller
     from tfopt.export.tflite import export_tflite
     from tfopt.inspection import inspect
     from tfopt.pruning.channel_coverage import channel_coverage
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Artifact": "tfopt.artifact",
+    "Distiller": "tfopt.distillation.distiller",
     "QuantizationConfig": "tfopt.recipe",
     "Recipe": "tfopt.recipe",
     "Report": "tfopt.benchmark.report",
@@ -47,10 +49,11 @@ _HOMES = {
     "quantize_aware": "tfopt.quantization.quantize_aware",
     "regularize": "tfopt.surgery.regularize",
 }
-_SUBMODULES = ("callbacks", "compression", "quantization", "schedules")
+_SUBMODULES = ("callbacks", "compression", "distillation", "quantization", "schedules")
 
 __all__ = [
     "Artifact",
+    "Distiller",
     "QuantizationConfig",
     "Recipe",
     "Report",
@@ -59,6 +62,7 @@ __all__ = [
     "channel_coverage",
     "cluster",
     "compression",
+    "distillation",
     "export_serving",
     "export_tflite",
     "factorize",

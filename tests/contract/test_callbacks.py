@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import tfopt.callbacks
+from tfopt.distillation import Distiller
 from tfopt.errors import ConfigError
 from tfopt.quantization import quantize_aware
-from tfopt.schedules import cosine, step_decay, warmup
+from tfopt.schedules import cosine, polynomial, step_decay, warmup
 
 # Five steps on random targets suggest no rate.
 pytestmark = pytest.mark.filterwarnings("ignore:LearningRateFinder. the loss never fell")
@@ -21,6 +22,9 @@ X = rng.normal(size=(STEPS_PER_EPOCH * 4, 6)).astype(np.float32)
 Y = rng.normal(size=(STEPS_PER_EPOCH * 4, 2)).astype(np.float32)
 
 MAKE = {
+    "DistillationSchedule": lambda: tfopt.callbacks.DistillationSchedule(
+        {"logits": polynomial(0.0, 2.0, end_step=14), "student": cosine(1.0, steps=14)}
+    ),
     # The loss falls, so the best weights are not the last. min_sparsity is reached at once: pruning alone decides.
     "EarlyStopping": lambda: tfopt.callbacks.EarlyStopping(
         {"loss": "max"}, patience=9, min_epochs=2, min_sparsity=0.0, restore_best_weights=True
@@ -33,12 +37,16 @@ MAKE = {
 }
 # Where they differ from these: their changes fall on the ends of executions of 3 steps.
 MAKE_ALIGNED = MAKE | {
+    "DistillationSchedule": lambda: tfopt.callbacks.DistillationSchedule(
+        {"logits": step_decay(2.0, factor=0.5, every_steps=3)}
+    ),
     "EarlyStopping": lambda: tfopt.callbacks.EarlyStopping({"loss": "min"}, max_steps=9),
     "LearningRate": lambda: tfopt.callbacks.LearningRate(step_decay(0.05, factor=0.5, every_steps=3)),
     "MagnitudePruning": lambda: tfopt.callbacks.MagnitudePruning(0.75, end_step=9, frequency=3),
     "QuantizationSchedule": lambda: tfopt.callbacks.QuantizationSchedule(3, 6, 9),
 }
 BAD = {
+    "DistillationSchedule": (lambda: tfopt.callbacks.DistillationSchedule({"logits": 0.5}), "Received: 0.5"),
     "EarlyStopping": (lambda: tfopt.callbacks.EarlyStopping(min_sparsity=80), "Received: 80"),
     "LearningRate": (lambda: tfopt.callbacks.LearningRate(0.1), "Received: 0.1"),
     "LearningRateFinder": (lambda: tfopt.callbacks.LearningRateFinder(1e-3, 1e-6), "Received: 1e-06"),
@@ -63,6 +71,8 @@ def compiled(*names, **options):
         hidden.kernel.assign(np.maximum(np.array(hidden.kernel), 0))
     if "QuantizationSchedule" in names:
         model = quantize_aware(model)
+    if "DistillationSchedule" in names:
+        model = Distiller(model, keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)]))
     model.compile(keras.optimizers.Adam(), "mse", **options)
     return model
 
