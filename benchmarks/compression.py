@@ -38,13 +38,13 @@ ACCURACY: dict[str, Settings] = {
         "file": "fashion_mnist.npz",
         "network": "plain_cnn",
         "train": {"epochs": 3, "batch_size": 128, "learning_rate": 2e-3},
-        "prune": {"epochs": 2, "batch_size": 128, "learning_rate": 1e-3, "ramp": 0.6, "frequency": 20},
+        "prune": {"epochs": 4, "batch_size": 128, "learning_rate": 2e-3, "ramp": 0.5, "frequency": 20},
     },
     "sign_digits": {
         "file": "sign_digits_48.npz",
         "network": "separable_cnn",
         "train": {"epochs": 30, "batch_size": 32, "learning_rate": 5e-3},
-        "prune": {"epochs": 20, "batch_size": 32, "learning_rate": 2e-3, "ramp": 0.6, "frequency": 20},
+        "prune": {"epochs": 30, "batch_size": 32, "learning_rate": 2e-3, "ramp": 0.5, "frequency": 20},
     },
 }
 CHANNELS: dict[str, Settings] = {
