@@ -4,9 +4,7 @@
 
 tfmot, on tf_keras, gets a virtual environment of its own, and the same initial weights, batches, schedule and
 optimizer. FOLDER holds fashion_mnist.npz and sign_digits_48.npz; the parts are overhead, accuracy, channels, sparse and
-deep_compression.
-
-Writes benchmarks/results/compression.json; the parts that were not asked for stay as they are.
+deep. Each writes benchmarks/results/compression_PART.json.
 """
 
 from __future__ import annotations
@@ -28,7 +26,6 @@ from tfopt.benchmark.machine import this_machine
 from tfopt.data import load_npz
 
 ROOT = Path(__file__).resolve().parent
-RESULTS = ROOT / "results" / "compression.json"
 
 Settings = dict[str, Any]
 TFMOT_WAYS = [{"sparsity": level, "allocation": "per_layer"} for level in (0.5, 0.8, 0.9)]
@@ -124,7 +121,7 @@ def deep(_: Workers, arguments: argparse.Namespace) -> Settings:
     return {"runs": runs}
 
 
-PARTS = {"overhead": overhead, "accuracy": accuracy, "channels": channels, "sparse": sparse, "deep_compression": deep}
+PARTS = {"overhead": overhead, "accuracy": accuracy, "channels": channels, "sparse": sparse, "deep": deep}
 
 
 def main() -> None:
@@ -137,12 +134,11 @@ def main() -> None:
     parser.add_argument("--environments", type=Path, default=ROOT / ".venvs", help="folder of tfmot's environment")
     arguments = parser.parse_args()
     workers = Workers("compression_worker.py", arguments.environments)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in arguments.parts:
-        results[name] = PARTS[name](workers, arguments)
-        results |= {"machine": this_machine().model_dump(), "peer": PEER}
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"Wrote {RESULTS}; python benchmarks/render.py puts it into the documentation.")
+        results = {"machine": this_machine().model_dump(), "peer": PEER, "found": PARTS[name](workers, arguments)}
+        path = ROOT / "results" / f"compression_{name}.json"
+        path.write_text(json.dumps(results, indent=1) + "\n")
+        print(f"Wrote {path}; python benchmarks/render.py puts it into the documentation.", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["TABLES"]
+__all__ = ["RENDERERS"]
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -14,7 +14,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def render_pruning_overhead(results: dict[str, Any]) -> str:
-    overhead = results["overhead"]
+    overhead = results["found"]
     settings = overhead["settings"]
     lines = [
         "| training | mask updates | step, s | bare steps | of single rounds | CPU time, bare steps |",
@@ -44,7 +44,7 @@ def render_pruning_accuracy(results: dict[str, Any]) -> str:
         "| data | zeros | dense | tfmot | tfopt, per layer | tfopt, global | tfopt, ERK |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for title, case in results["accuracy"].items():
+    for title, case in results["found"].items():
         runs = case["runs"]
         dense = [run["dense"]["accuracy"] for run in runs]
         for level in sorted({row["sparsity"] for row in runs[0]["tfmot"]}):
@@ -61,7 +61,7 @@ def render_pruning_accuracy(results: dict[str, Any]) -> str:
             cells = [cell("tfmot", "per_layer"), *(cell("tfopt", how) for how in ("per_layer", "global", "erk"))]
             lines.append(f"| {title} | {level:.0%} | {_mean(dense):.2%} | {' | '.join(cells)} |")
     lines.append("")
-    for title, case in results["accuracy"].items():
+    for title, case in results["found"].items():
         prune = case["settings"]["prune"]
         lines.append(
             f"- {title}: `{case['settings']['network']}` on {case['settings']['file']}, trained for "
@@ -79,7 +79,7 @@ def render_channel_pruning(results: dict[str, Any]) -> str:
         "| change, points |",
         "|---|---:|---:|---|---:|---:|---:|---:|---:|",
     ]
-    for title, case in results["channels"].items():
+    for title, case in results["found"].items():
         runs = case["runs"]
         flops = _mean(run["flops_ratio"] for run in runs)
         parameters = _mean(run["parameters"][1] / run["parameters"][0] for run in runs)
@@ -94,7 +94,7 @@ def render_channel_pruning(results: dict[str, Any]) -> str:
                 f"| {100 * (scores[1] - scores[0]):+.2f} |"
             )
     lines.append("")
-    for title, case in results["channels"].items():
+    for title, case in results["found"].items():
         settings = case["settings"]
         lines.append(
             f"- {title}: `{settings['network']}` on {settings['file']}, {settings['train']['epochs']} epochs; "
@@ -111,7 +111,7 @@ def render_sparse_inference(results: dict[str, Any]) -> str:
         "| file | blocks | zeros | accuracy | bytes, dense → sparse | p50 ms, dense → sparse | ratio |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
-    for row in results["sparse"]["rows"]:
+    for row in results["found"]["rows"]:
         dense, sparse = row["dense"], row["sparse"]
         name = {"none": "float32"}.get(row["quantization"], row["quantization"])
         lines.append(
@@ -119,7 +119,7 @@ def render_sparse_inference(results: dict[str, Any]) -> str:
             f"| {dense['size_bytes']:,} → {sparse['size_bytes']:,} | {dense['p50_ms']:.3f} → {sparse['p50_ms']:.3f} "
             f"| {row['latency_ratio']:.2f} |"
         )
-    settings = results["sparse"]["settings"]
+    settings = results["found"]["settings"]
     lines += [
         "",
         f"Two Dense layers of {settings['width']:,} units on Fashion-MNIST, {settings['epochs']} epochs; one thread.",
@@ -130,7 +130,7 @@ def render_sparse_inference(results: dict[str, Any]) -> str:
 
 
 def render_deep_compression(results: dict[str, Any]) -> str:
-    runs = results["deep_compression"]["runs"]
+    runs = results["found"]["runs"]
     lines = [
         "| stage | accuracy | of single seeds | file, bytes | smaller than float32 | of single seeds |",
         "|---|---:|---:|---:|---:|---:|",
@@ -164,11 +164,10 @@ def _span(values: dict[str, float]) -> str:
     return f"{values['smallest']:.2f} – {values['largest']:.2f}"
 
 
-TABLES = {
-    "overhead": ("docs/pruning.md", render_pruning_overhead),
-    "accuracy": ("docs/pruning.md", render_pruning_accuracy),
-    "channels": ("docs/pruning.md", render_channel_pruning),
-    "sparse": ("docs/pruning.md", render_sparse_inference),
-    "deep_compression": ("docs/compression.md", render_deep_compression),
+RENDERERS = {
+    "compression_overhead": ("docs/pruning.md", render_pruning_overhead),
+    "compression_accuracy": ("docs/pruning.md", render_pruning_accuracy),
+    "compression_channels": ("docs/pruning.md", render_channel_pruning),
+    "compression_sparse": ("docs/pruning.md", render_sparse_inference),
+    "compression_deep": ("docs/compression.md", render_deep_compression),
 }
-"""By the part that each shows: the page, and what draws the table."""

@@ -194,22 +194,22 @@ def render_networks(results: dict[str, Any]) -> str:
 
 
 RENDERERS = {
-    "networks": ("networks", "docs/quantization.md", render_networks),
-    "networks_trained": ("networks_trained", "docs/quantization.md", render_networks),
-    "real_models": ("real_models", "README.md", render_real_models),
-    "quantization": ("quantization", "docs/quantization.md", render_quantization),
-} | {f"compression_{part}": ("compression", page, render) for part, (page, render) in compression_tables.TABLES.items()}
-"""By the name in the markers: the result, the page, and what draws the table."""
+    "networks": ("docs/quantization.md", render_networks),
+    "networks_trained": ("docs/quantization.md", render_networks),
+    "real_models": ("README.md", render_real_models),
+    "quantization": ("docs/quantization.md", render_quantization),
+    **compression_tables.RENDERERS,
+}
 
 
 def main() -> None:
-    for name, (result, page, render) in RENDERERS.items():
+    for name, (page, render) in RENDERERS.items():
         path = ROOT.parent / page
-        file = ROOT / "results" / f"{result}.json"
-        if not file.exists():
-            print(f"{page}: nothing to render, {file.name} is not measured yet.")
+        results = ROOT / "results" / f"{name}.json"
+        if not results.exists():
+            print(f"{page}: nothing to render, {results.name} is not measured yet.")
             continue
-        table = render(json.loads(file.read_text()))
+        table = render(json.loads(results.read_text()))
         begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         text = path.read_text()
