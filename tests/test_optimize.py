@@ -81,6 +81,7 @@ def test_post_training_is_enough_where_it_loses_little(tmp_path: Path) -> None:
     assert Recipe.load(tmp_path / "recipe.yaml") == result.recipe
 
 
+@pytest.mark.slow
 def test_training_follows_where_post_training_loses_too_much(tmp_path: Path) -> None:
     result = tfopt.optimize(
         model(), (X, Y), (X, Y), metric=scoring(0.90, 0.80, 0.895), max_drop=0.01, out=tmp_path, recipe=QUICK
@@ -109,6 +110,7 @@ def test_the_best_is_chosen_where_none_is_within(tmp_path: Path) -> None:
     assert result.artifact.sha256 == result.candidates[1].artifact.sha256
 
 
+@pytest.mark.slow
 def test_a_recipe_without_fine_tuning_never_trains(tmp_path: Path) -> None:
     result = tfopt.optimize(
         model(), (X, Y), (X, Y), metric=scoring(0.9, 0.1), max_drop=0.01, out=tmp_path, recipe=Recipe()

@@ -313,6 +313,7 @@ def test_a_fit_that_was_interrupted_leaves_nothing_behind():
     assert np.count_nonzero(kernels(model)["hidden"] == 0) == 0
 
 
+@pytest.mark.slow
 def test_backup_and_restore_equals_an_uninterrupted_fit(tmp_path):
     whole, broken = compressed(), compressed()
     resumed = dense_model()  # gets its weights, and so its zeros, from the backup

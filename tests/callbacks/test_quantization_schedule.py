@@ -136,6 +136,7 @@ def test_rounding_starts_at_its_step():
     assert equal == [True] * 4 + [False] * 5  # the fourth update, number 3, differs
 
 
+@pytest.mark.slow
 def test_a_schedule_of_nothing_changes_nothing():
     model, plain = compiled(), compiled()
     fit(model, QuantizationSchedule())
@@ -282,6 +283,7 @@ class Halved(keras.Model):
         return super().train_step((x / 2, y))
 
 
+@pytest.mark.slow
 def test_a_train_step_of_ones_own_is_run():
     aware = quantize_aware(float_model())
     model = compiled(model=Halved(aware.input, aware.output))
@@ -359,6 +361,7 @@ def test_float_models_are_refused():
         fit(model, QuantizationSchedule(1))
 
 
+@pytest.mark.slow
 def test_ranges_that_were_never_observed_are_not_frozen():
     with pytest.raises(ModelError, match=r"frozen at step 0, but x_range, .* were never observed\. Pass calibration"):
         fit(compiled(), QuantizationSchedule(0, 0))

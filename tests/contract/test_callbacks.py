@@ -59,6 +59,7 @@ BAD = {
 }
 # Epoch and batch at which a fit is interrupted; a range test ends within its first epoch.
 INTERRUPTED_AT = dict.fromkeys(MAKE, (2, 0)) | {"LearningRateFinder": (0, 3)}
+SLOW = {"DistillationSchedule", "QuantizationSchedule"}
 every_callback = pytest.mark.parametrize("name", tfopt.callbacks.__all__)
 
 

@@ -338,6 +338,7 @@ def test_several_teachers_count_by_their_shares():
     assert np.isclose(logs["logits_loss"], 0.75 * single[0] + 0.25 * single[1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_pruning_and_rounding_in_one_fit():
     student = tfopt.quantize_aware(network(softmax=True), calibration=X)
     teacher = network(5, seed=1)
@@ -364,6 +365,7 @@ def test_pruning_and_rounding_in_one_fit():
     assert tfopt.quantization.is_quantize_aware(distiller.student)
 
 
+@pytest.mark.slow
 def test_mixed_precision_scales_the_loss():
     keras.config.set_dtype_policy("mixed_float16")
     try:

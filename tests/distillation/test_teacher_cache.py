@@ -35,6 +35,7 @@ def fitted(teacher, cache=None, data=(X, Y), epochs=2, losses=None, **options):
     return student, history
 
 
+@pytest.mark.slow
 def test_a_fit_on_stored_answers_is_that_with_the_teachers(tmp_path):
     teachers = [network(8), network(6, seed=5)]
     losses = [LogitsLoss(), DistanceLoss("hidden", "hidden")]

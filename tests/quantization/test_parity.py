@@ -310,6 +310,8 @@ COMPOSITES = {"cross_attention", "self_attention"}
 @pytest.fixture(scope="module")
 def differences_lsb(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     """For each case, the largest |Keras − .tflite| in steps of the output's grid."""
+    # The names of layers decide in which order the converter meets them, and it may stumble over one order alone.
+    keras.backend.clear_session()
     keras.utils.set_random_seed(0)
     x, z = keras.Input((8, 8, 4), name="x"), keras.Input((8, 8, 4), name="z")
     tokens = keras.Input((6,), name="tokens", dtype="int32")

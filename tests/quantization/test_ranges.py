@@ -121,3 +121,10 @@ def test_samples_that_overflow_are_refused():
     aware = quantize_aware(model)
     with pytest.raises(DataError, match=r"finite activations\. Received: values from .* to inf at 'x_range'"):
         calibrate(aware, [samples])
+
+
+def test_a_model_with_one_range():
+    x = keras.Input((4, 2), name="x")
+    aware = quantize_aware(keras.Model(x, [layers.MaxPooling1D(2)(x)]), calibration=np.ones((3, 4, 2), np.float32))
+    (shared,) = ranges_of(aware).values()
+    np.testing.assert_allclose(shared.range(), [1.0, 1.0])

@@ -80,6 +80,7 @@ def test_the_worst_comes_first(result):
     assert ratios[0] < ratios[2] - 9
 
 
+@pytest.mark.slow
 def test_all_layers_together_are_the_quantize_aware_model(model, result):
     assert result.sqnr_db == pytest.approx(measured_sqnr_db(model), abs=1e-3)
 

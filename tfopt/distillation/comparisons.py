@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
-from tfopt.distillation.losses import DistillationLoss, LogitsLoss, positive_number
+from tfopt.distillation.loss_weights import COMPILED_LOSS
+from tfopt.distillation.losses import DistillationLoss, LogitsLoss
 from tfopt.distillation.tapped_model import Tap, TappedModel
 from tfopt.distillation.teachers import Features, Teachers
 from tfopt.errors import ConfigError
 
-__all__ = ["COMPILED_LOSS", "Comparisons", "checked_losses", "checked_weights"]
-
-COMPILED_LOSS = "student"
-"""The name of the loss that a Distiller is compiled with, beside those of the distillation losses."""
+__all__ = ["Comparisons", "checked_losses"]
 
 
 class Comparisons:
@@ -103,24 +101,6 @@ def checked_losses(losses: DistillationLoss | Sequence[DistillationLoss] | None)
             f"Received several times: {', '.join(repeated)}. Pass name=... to the loss."
         )
     return found
-
-
-def checked_weights(weights: Mapping[str, float] | None, names: Sequence[str]) -> dict[str, float]:
-    """The weight of each loss by its name, 1 where none is given.
-
-    Raises:
-        ConfigError: if there is no loss of a name, or a weight is not a finite number of at least 0.
-    """
-    unknown = sorted(set(weights or {}) - set(names))
-    if unknown:
-        raise ConfigError(
-            f"Distiller: there are losses of the names {', '.join(names)}. Received: {', '.join(unknown)}."
-        )
-    given = {
-        name: positive_number(f"Distiller: the weight of '{name}'", value, or_zero=True)
-        for name, value in (weights or {}).items()
-    }
-    return {name: given.get(name, 1.0) for name in names}
 
 
 class _Comparison(NamedTuple):

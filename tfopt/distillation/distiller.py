@@ -10,8 +10,9 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from tfopt.distillation.comparisons import COMPILED_LOSS, Comparisons, checked_losses, checked_weights
+from tfopt.distillation.comparisons import Comparisons, checked_losses
 from tfopt.distillation.fixed_data import WithTeacher, has_answers
+from tfopt.distillation.loss_weights import COMPILED_LOSS, LossWeights
 from tfopt.distillation.losses import DistillationLoss
 from tfopt.distillation.teacher_cache import TeacherCache
 from tfopt.distillation.teachers import Teachers
@@ -39,8 +40,8 @@ class Distiller(keras.Model):
     student's dtype policy and `tf.distribute` strategy. For self-distillation give a trained copy of the student, of
     the same architecture, as the teacher.
 
-    A `Distiller` is not saved as a model; save `distiller.student`. Checkpoints of weights work, and hold the student,
-    its projectors and the weights of the losses.
+    A `Distiller` is not saved as a model; save `distiller.student`. Checkpoints of weights work, and hold the student
+    and its projectors.
 
     Args:
         student: the model to train, built; with feature losses a Functional or Sequential model.
@@ -94,32 +95,22 @@ class Distiller(keras.Model):
     ) -> None:
         check_model(student)
         losses = checked_losses(losses)
-        weights = checked_weights(loss_weights, [COMPILED_LOSS, *(loss.name for loss in losses)])
         with student.distribute_strategy.scope():
             super().__init__(name=name, dtype=student.dtype_policy, autocast=False)
             self.student = student
             self._teachers = Teachers(teacher, student, losses, teacher_weights)
             self._comparisons = Comparisons(student, self._teachers, losses)
             self.projectors = self._comparisons.projectors
-            self._loss_weights = {
-                key: self.add_weight(
-                    shape=(),
-                    dtype="float32",
-                    initializer=keras.initializers.Constant(value),
-                    trainable=False,
-                    autocast=False,
-                    name=f"{key}_weight",
-                )
-                for key, value in weights.items()
-            }
-            self._loss_means = {key: keras.metrics.Mean(name=f"{key}_loss") for key in weights}
+            self._loss_weights = LossWeights(loss_weights, [loss.name for loss in losses])
+            names = list(self._loss_weights.variables)
+            self._loss_means = {key: keras.metrics.Mean(name=f"{key}_loss") for key in names}
         self._cache = None if cache is None else TeacherCache(cache, self._teachers)
         self.built = True
 
     @property
     def loss_weights(self) -> dict[str, float]:
         """The weight of each loss by its name, now."""
-        return {name: float(ops.convert_to_numpy(weight)) for name, weight in self._loss_weights.items()}
+        return self._loss_weights.as_numbers()
 
     def set_loss_weight(self, name: str, value: float) -> None:
         """Gives a loss another weight from the next step on.
@@ -131,8 +122,7 @@ class Distiller(keras.Model):
         Raises:
             ConfigError: if there is no such loss, or the value cannot be used.
         """
-        checked_weights({name: value}, list(self._loss_weights))
-        self._loss_weights[name].assign(value)
+        self._loss_weights.set(name, value)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Runs the student.
@@ -157,7 +147,7 @@ class Distiller(keras.Model):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         penalty = sum((ops.sum(ops.cast(loss, "float32")) for loss in self.losses), ops.zeros(())) / replicas
-        values = dict.fromkeys(self._loss_weights, ops.zeros(()))
+        values = dict.fromkeys(self._loss_weights.variables, ops.zeros(()))
         if self.loss is not None:
             values[COMPILED_LOSS] = super().compute_loss(x, y, y_pred.prediction, sample_weight, training) - penalty
         answers = x.answers if isinstance(x, WithTeacher) else self._teachers.features(x)
@@ -166,7 +156,7 @@ class Distiller(keras.Model):
         for name, mean in self._loss_means.items():
             # A replica's loss is divided by their number, since the optimizer adds them up.
             mean.update_state(values[name] * replicas, sample_weight=samples)
-        return penalty + sum(weight * values[name] for name, weight in self._loss_weights.items())
+        return penalty + sum(weight * values[name] for name, weight in self._loss_weights.variables.items())
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """The compiled metrics, of the student's output."""

@@ -59,7 +59,8 @@ def calibrate(
         probe = keras.Model(float_model.inputs, outputs)
         for start in range(0, len(samples[0]), batch_size):
             batch = [array[start : start + batch_size] for array in samples]
-            yield [np.asarray(values) for values in probe(batch, training=False)]
+            # A model of one output gives it without a list around it.
+            yield [np.asarray(values) for values in keras.tree.flatten(probe(batch, training=False))]
 
     reached = np.stack(list(run([keras.ops.stack([keras.ops.min(x), keras.ops.max(x)]) for x in tensors])))
     minima, maxima = reached[..., 0].min(axis=0), reached[..., 1].max(axis=0)
