@@ -158,6 +158,7 @@ def test_help_loads_no_tensorflow(arguments: list[str]) -> None:
     assert run(code).endswith("\n0 []\n")
 
 
+@pytest.mark.slow
 def test_importing_leaves_the_environment_alone() -> None:
     assert (
         run(

@@ -59,8 +59,12 @@ BAD = {
 }
 # Epoch and batch at which a fit is interrupted; a range test ends within its first epoch.
 INTERRUPTED_AT = dict.fromkeys(MAKE, (2, 0)) | {"LearningRateFinder": (0, 3)}
+# A quantize-aware model and a Distiller take seconds to trace.
 SLOW = {"DistillationSchedule", "QuantizationSchedule"}
-every_callback = pytest.mark.parametrize("name", tfopt.callbacks.__all__)
+COMMON = {"EarlyStopping", "LearningRate", "MagnitudePruning"}
+every_callback = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in tfopt.callbacks.__all__]
+)
 
 
 def compiled(*names, **options):

@@ -192,6 +192,7 @@ def test_a_step_runs_student_and_teacher_once(losses):
 
 
 # Keras 3.15 changes batch norm statistics when it evaluates.
+@pytest.mark.slow
 def test_evaluation_is_the_students_and_changes_nothing():
     student, teacher = network(dropout=0.5, penalty="l2"), network(5, seed=1)
     distiller = compiled(student, teacher, all_losses(), metrics=["accuracy"])

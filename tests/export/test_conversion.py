@@ -38,6 +38,7 @@ def wait_until(condition, seconds: float = 20.0) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_failing_converter_is_quoted(tmp_path: Path) -> None:
     (tmp_path / "saved_model").mkdir()
     with pytest.raises(ExportError) as error:

@@ -202,6 +202,7 @@ def weights_in_file(path, operator):
 
 
 @pytest.mark.usefixtures("conversion_in_this_process")
+@pytest.mark.slow
 def test_zeros_and_shared_values_reach_the_file(tmp_path):
     model = compressed_float_model()
     pruned, shared = (np.array(kernel) for _, kernel in select_kernels(model))

@@ -79,6 +79,7 @@ def test_dense_kernels_have_one_scale_on_request(tmp_path: Path) -> None:
         assert artifact.verification["max_lsb"] <= 1.001
 
 
+@pytest.mark.slow
 def test_layers_kept_in_float_are_float_in_the_file(tmp_path: Path) -> None:
     aware = quantize_aware(model(), calibration=SAMPLES, layers={"depthwise": "none", "sco.*": "none"}, strict=True)
     kept = {row.layer for row in coverage(aware).in_float}

@@ -97,6 +97,7 @@ for model in models:
 """
 
 
+@pytest.mark.slow
 def test_tf_keras_model_is_refused():
     # In a process of its own: tf_keras registers itself with TensorFlow.
     done = subprocess.run([sys.executable, "-c", TF_KERAS], capture_output=True, text=True, timeout=120, check=False)
