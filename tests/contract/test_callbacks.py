@@ -142,8 +142,7 @@ def test_config_round_trip(name):
 @pytest.mark.parametrize(
     "names",
     [
-        # A quantize-aware model takes seconds to trace.
-        pytest.param(names, marks=pytest.mark.slow if "QuantizationSchedule" in names else (), id="-".join(names))
+        pytest.param(names, marks=() if {*names} <= COMMON else pytest.mark.slow, id="-".join(names))
         for names in combinations(tfopt.callbacks.__all__, 2)
     ],
 )
