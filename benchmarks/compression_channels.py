@@ -41,8 +41,6 @@ def measure_channel_pruning(path: Path, settings: dict[str, Any], *, seed: int) 
         model,
         target=settings["target"],
         importance=settings["importance"],
-        data=(x, data["y_train"][:512]) if settings["importance"] == "taylor" else None,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         multiple_of=settings["multiple_of"],
     )
     before = _accuracy(pruned, data)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable
+from statistics import mean
 from typing import Any
 
-__all__ = ["RENDERERS"]
-
-
-def _mean(values: Iterable[float]) -> float:
-    return statistics.mean(values)
+__all__ = ["RENDERERS", "span"]
 
 
 def render_pruning_overhead(results: dict[str, Any]) -> str:
@@ -27,7 +22,7 @@ def render_pruning_overhead(results: dict[str, Any]) -> str:
             wall = row["wall"]
             lines.append(
                 f"| {framework} | {name} | {wall['step_seconds']:.3f} | {wall['bare_steps']['median']:.2f} "
-                f"| {_span(wall['bare_steps'])} | {row['cpu']['bare_steps']['median']:.2f} |"
+                f"| {span(wall['bare_steps'])} | {row['cpu']['bare_steps']['median']:.2f} |"
             )
     lines += [
         "",
@@ -56,10 +51,10 @@ def render_pruning_accuracy(results: dict[str, Any]) -> str:
                     for row in run[framework]
                     if (row["sparsity"], row["allocation"]) == (level, allocation)
                 ]
-                return f"{_mean(found):.2%} ({min(found):.2%} – {max(found):.2%})" if found else ""
+                return f"{mean(found):.2%} ({min(found):.2%} – {max(found):.2%})" if found else ""
 
             cells = [cell("tfmot", "per_layer"), *(cell("tfopt", how) for how in ("per_layer", "global", "erk"))]
-            lines.append(f"| {title} | {level:.0%} | {_mean(dense):.2%} | {' | '.join(cells)} |")
+            lines.append(f"| {title} | {level:.0%} | {mean(dense):.2%} | {' | '.join(cells)} |")
     lines.append("")
     for title, case in results["found"].items():
         prune = case["settings"]["prune"]
@@ -81,16 +76,16 @@ def render_channel_pruning(results: dict[str, Any]) -> str:
     ]
     for title, case in results["found"].items():
         runs = case["runs"]
-        flops = _mean(run["flops_ratio"] for run in runs)
-        parameters = _mean(run["parameters"][1] / run["parameters"][0] for run in runs)
+        flops = mean(run["flops_ratio"] for run in runs)
+        parameters = mean(run["parameters"][1] / run["parameters"][0] for run in runs)
         for quantization, name in (("none", "float32"), ("int8", "int8")):
             dense, pruned = ([run["files"][f"{which}_{quantization}"] for run in runs] for which in ("dense", "pruned"))
-            times = [_mean(row["p50_ms"] for row in rows) for rows in (dense, pruned)]
+            times = [mean(row["p50_ms"] for row in rows) for rows in (dense, pruned)]
             ratios = [run["latency_ratio"][quantization] for run in runs]
-            scores = [_mean(row["accuracy"] for row in rows) for rows in (dense, pruned)]
+            scores = [mean(row["accuracy"] for row in rows) for rows in (dense, pruned)]
             lines.append(
                 f"| {title} | {flops:.0%} | {parameters:.0%} | {name} | {times[0]:.3f} → {times[1]:.3f} "
-                f"| {_mean(ratios):.2f} | {min(ratios):.2f} – {max(ratios):.2f} | {scores[0]:.2%} → {scores[1]:.2%} "
+                f"| {mean(ratios):.2f} | {min(ratios):.2f} – {max(ratios):.2f} | {scores[0]:.2%} → {scores[1]:.2%} "
                 f"| {100 * (scores[1] - scores[0]):+.2f} |"
             )
     lines.append("")
@@ -140,8 +135,8 @@ def render_deep_compression(results: dict[str, Any]) -> str:
         rows = [run["stages"][number] for run in runs]
         scores, ratios = ([row[key] for row in rows] for key in ("accuracy", "ratio"))
         lines.append(
-            f"| {names[stage]} | {_mean(scores):.2%} | {min(scores):.2%} – {max(scores):.2%} "
-            f"| {_mean(row['coded_bytes'] for row in rows):,.0f} | {_mean(ratios):.1f}× "
+            f"| {names[stage]} | {mean(scores):.2%} | {min(scores):.2%} – {max(scores):.2%} "
+            f"| {mean(row['coded_bytes'] for row in rows):,.0f} | {mean(ratios):.1f}× "
             f"| {min(ratios):.1f} – {max(ratios):.1f} |"
         )
     lines += [
@@ -160,7 +155,8 @@ def _measured(results: dict[str, Any]) -> str:
     return f"Measured on {where}, by `python benchmarks/compression.py`."
 
 
-def _span(values: dict[str, float]) -> str:
+def span(values: dict[str, float]) -> str:
+    """From the smallest to the largest."""
     return f"{values['smallest']:.2f} – {values['largest']:.2f}"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import compression_tables
+from compression_tables import span
 
 ROOT = Path(__file__).resolve().parent
 
@@ -106,15 +107,11 @@ def _training_cost(timing: dict[str, Any], memory: dict[str, Any]) -> list[str]:
         peaks = [memory["frameworks"][name][model]["peak_bytes"]["median"] for model in ("float", "aware")]
         lines.append(
             f"| {name} | {times['float_seconds']['median']:.3f} | {times['aware_seconds']['median']:.3f} "
-            f"| {times['aware_over_float']['median']:.2f} | {_span(times['aware_over_float'])} "
-            f"| {clocks['cpu']['aware_over_float']['median']:.2f} | {_span(times['float_over_float'])} "
+            f"| {times['aware_over_float']['median']:.2f} | {span(times['aware_over_float'])} "
+            f"| {clocks['cpu']['aware_over_float']['median']:.2f} | {span(times['float_over_float'])} "
             f"| {peaks[0] / 2**20:,.0f} | {peaks[1] / 2**20:,.0f} | {peaks[1] / peaks[0]:.2f} |"
         )
     return lines
-
-
-def _span(values: dict[str, float]) -> str:
-    return f"{values['smallest']:.2f} – {values['largest']:.2f}"
 
 
 def _accuracies(cases: dict[str, Any]) -> list[str]:

@@ -128,14 +128,14 @@ def quantize_aware(
 
     def wrap(call: Call, copy: Copier, args: Any, kwargs: Any) -> Any:
         layer = call.operation
-        if id(layer) in plan.folded:
+        folded = id(layer) in plan.folded
+        if folded or (id(layer) in plan.integer_affine and call.inputs[0] in plan.grids):
+            source = call.inputs[0]
             if id(layer) not in wrappers:
-                wrappers[id(layer)] = RoundedOffset(copy(layer), name=f"{call.name}_folded")
-            return wrappers[id(layer)](args[0], sum_scale=sum_scales.get(call.inputs[0], 0.0), **kwargs)
-        if id(layer) in plan.integer_affine and call.inputs[0] in plan.grids:
-            if id(layer) not in wrappers:
-                wrappers[id(layer)] = RoundedOffset(copy(layer), folded=False, name=f"{call.name}_int8")
-            return wrappers[id(layer)](args[0], sum_scale=scales[plan.grids[call.inputs[0]].name], **kwargs)
+                name = f"{call.name}_{'folded' if folded else 'int8'}"
+                wrappers[id(layer)] = RoundedOffset(copy(layer), folded, name=name)
+            sum_scale = sum_scales.get(source, 0.0) if folded else scales[plan.grids[source].name]
+            return wrappers[id(layer)](args[0], sum_scale=sum_scale, **kwargs)
         if id(layer) not in plan.weights:
             if call.name in names.values():  # the rounded output bears the name
                 copy(layer, name=f"{call.name}_unrounded")

@@ -56,8 +56,8 @@ class RoundedOffset(keras.layers.Wrapper):
         return outputs if training and self.layer.trainable else self._rounded(outputs, sum_scale)
 
     def _rounded(self, outputs: tf.Tensor, sum_scale: Any) -> tf.Tensor:
-        _, offset = self._slope_and_offset(outputs.shape[-1])
-        change = ops.stop_gradient(self.rounded_offset(outputs.shape[-1], sum_scale) - offset)
+        slope, offset = self._slope_and_offset(outputs.shape[-1])
+        change = ops.stop_gradient(self._on_grid(slope, offset, sum_scale) - offset)
         return outputs + ops.cast(change, outputs.dtype)
 
     def rounded_offset(self, channels: int, sum_scale: Any) -> tf.Tensor:
@@ -67,7 +67,9 @@ class RoundedOffset(keras.layers.Wrapper):
             channels: how many there are.
             sum_scale: as in the call.
         """
-        slope, offset = self._slope_and_offset(channels)
+        return self._on_grid(*self._slope_and_offset(channels), sum_scale)
+
+    def _on_grid(self, slope: Any, offset: Any, sum_scale: Any) -> tf.Tensor:
         return round_bias(offset, ops.abs(slope) * sum_scale / (1 if self.folded else WEIGHT_STEPS))
 
     def _slope_and_offset(self, channels: int) -> tuple[Any, Any]:
