@@ -48,20 +48,20 @@ CHANNELS: dict[str, Settings] = {
     "ResNet-style": {
         "file": "sign_digits_48.npz",
         "network": "residual_cnn",
-        "train": {"epochs": 30, "batch_size": 32, "learning_rate": 3e-3},
-        "fine_tune": {"epochs": 20, "batch_size": 32, "learning_rate": 1e-3},
+        "train": {"epochs": 15, "batch_size": 32, "learning_rate": 3e-3},
+        "fine_tune": {"epochs": 10, "batch_size": 32, "learning_rate": 1e-3},
         "target": "flops: 50%",
         "importance": "l1",
-        "multiple_of": 8,
+        "multiple_of": 16,
     },
     "MobileNet-style": {
         "file": "sign_digits_48.npz",
-        "network": "separable_cnn",
+        "network": "wide_separable_cnn",
         "train": {"epochs": 30, "batch_size": 32, "learning_rate": 5e-3},
         "fine_tune": {"epochs": 20, "batch_size": 32, "learning_rate": 2e-3},
         "target": "flops: 50%",
         "importance": "l1",
-        "multiple_of": 8,
+        "multiple_of": 16,
     },
 }
 

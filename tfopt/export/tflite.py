@@ -78,10 +78,9 @@ def export_tflite(
         allow_float: whether an int8 or int16x8 file may compute in float where it has no integer operator. Layers that
             `quantize_aware` was asked to keep in float may do so anyway. The artifact's verification names
             the operators.
-        sparse_weights: whether weights with many zeros are stored without them: a smaller file, and on some runtimes
-            a faster one. Measure it beside the dense file (`tfopt.benchmark`): where the runtime has no sparse
-            kernel for a layer it is no faster, or slower. For "none" (dense layers gain in blocks of 1×4 along the
-            input) and "int8" (blocks of 1×16 only).
+        sparse_weights: whether weights with many zeros are stored without them: a smaller file. It is faster for "none"
+            where dense layers have their zeros in blocks of 1×4 along the input, and was slower for "int8" (blocks
+            of 1×16 only). Measure it beside the dense file (`tfopt.benchmark`).
         verify: whether the outputs are compared with Keras's. The audit always runs.
         recipe: recorded in the artifact; by default one with this `quantization`.
 
@@ -140,8 +139,8 @@ def export_tflite(
     reference = model if trained_for_it or not is_quantize_aware(model) else strip(model)
 
     with (
-        write_whole(record_path(path)) as record,  # renamed last: a record never runs ahead of its file
-        write_whole(path) as temporary,
+        write_whole(path) as temporary,  # renamed last: a file that is there has its record, whatever ends the run
+        write_whole(record_path(path)) as record,
         Console(stderr=True, force_jupyter=False).status(f"Converting to {path.name} ({quantization})"),
         tempfile.TemporaryDirectory(prefix="tfopt-export-") as folder,
     ):

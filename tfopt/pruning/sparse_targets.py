@@ -19,6 +19,8 @@ TARGETS: tuple[str, ...] = get_args(Target)
 
 _LEAST_ZEROS = 2 / 3
 """From this share on sparse kernels were faster than dense ones."""
+_BLOCK = 4
+"""Inputs of a dense layer that a sparse float kernel takes as one; its int8 kernel takes 16 and was slower than dense."""
 _DENSE_ONLY = {
     "edge_tpu": "no: the Edge TPU multiplies zeros too",
     "onnx": "no: ONNX Runtime multiplies zeros too",
@@ -58,12 +60,13 @@ def zeros_use(
         return _DENSE_ONLY[target]
     if target == "ethos_u":
         return _STREAMED
+    if kind == "dense" and integer:
+        return "no: in int8, sparse kernels were slower than dense ones"
     if kind == "dense":
-        block = 16 if integer else 4
-        share = zero_blocks(weights, block)
+        share = zero_blocks(weights, _BLOCK)
         if share >= _LEAST_ZEROS:
-            return f"can: Dense in blocks of 1×{block}, with export_tflite(sparse_weights=True)"
-        return f"no: {share:.0%} of the blocks of 1×{block} along the input are zero, {_LEAST_ZEROS:.0%} are needed"
+            return f"can: Dense in blocks of 1×{_BLOCK}, with export_tflite(sparse_weights=True)"
+        return f"no: {share:.0%} of the blocks of 1×{_BLOCK} along the input are zero, {_LEAST_ZEROS:.0%} are needed"
     if kind == "pointwise" and not integer and np.mean(weights == 0) >= _LEAST_ZEROS:
         return "can on ARM in float: 1×1 convolution; not on x86"
     return "no: TFLite multiplies zeros too"
@@ -83,10 +86,10 @@ def why_pruning_is_not_faster(target: Target, *, block_columns: int | None) -> s
     """
     if target in _DENSE_ONLY:
         return _DENSE_ONLY[target].removeprefix("no: ")
-    if target == "tflite" and block_columns not in (4, 16):
+    if target == "tflite" and (block_columns is None or block_columns % _BLOCK):
         return (
-            "TFLite multiplies single zeros too; Dense layers gain from block=(1, 4) in float32 and block=(1, 16) in "
-            "int8, exported with sparse_weights=True"
+            "TFLite multiplies single zeros too; Dense layers gain from block=(1, 4), exported in float32 with "
+            "sparse_weights=True"
         )
     return None
 
