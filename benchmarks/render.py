@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import compression_tables
+import training_tables
 from compression_tables import span
 
 ROOT = Path(__file__).resolve().parent
@@ -196,6 +197,7 @@ RENDERERS = {
     "real_models": ("README.md", render_real_models),
     "quantization": ("docs/quantization.md", render_quantization),
     **compression_tables.RENDERERS,
+    **training_tables.RENDERERS,
 }
 
 

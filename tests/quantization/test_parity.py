@@ -32,14 +32,17 @@ PAIRS: dict[str, Callable[[Any, Any], Any]] = {
     "multiply_three": lambda x, z: layers.Multiply()([x, layers.MaxPooling2D(3, 1, "same")(x), z]),
     "maximum_of_three": lambda x, z: layers.Maximum()([x, layers.AveragePooling2D(3, 1, "same")(x), z]),
     "average_of_three": lambda x, z: layers.Average()([z, layers.MaxPooling2D(3, 1, "same")(z), x]),
-    "concatenate_operation": lambda x, z: ops.concatenate([x, z], axis=1),
     "cross_attention": lambda x, z: layers.MultiHeadAttention(2, 3, value_dim=5, use_bias=False)(steps(x), steps(z)),
+}
+PAIRS_OF_OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "concatenate_operation": lambda x, z: ops.concatenate([x, z], axis=1),
     "einsum": lambda x, z: ops.einsum("abc,adc->abd", steps(x), steps(z)),
     "matmul": lambda x, z: ops.matmul(steps(x), layers.Permute((2, 1))(steps(z))),
     "maximum_operation": lambda x, z: ops.maximum(x[:, 1:], z[:, 1:]),
     "multiply_different_ranks": lambda x, z: x * ops.mean(z, axis=(1, 2))[:, None, None],
     "stack": lambda x, z: ops.stack([x, z], axis=1),
 }
+OPERATIONS: dict[str, Callable[[Any], Any]] = {}
 OF_TOKENS: dict[str, Callable[[Any], Any]] = {
     "embedding": lambda tokens: layers.Embedding(20, 5)(tokens),
     "embedding_dense_relu": lambda tokens: dense(activation="relu")(layers.Embedding(20, 4)(tokens)),
@@ -221,6 +224,9 @@ CASES |= {
     "resizing": lambda x: layers.Resizing(5, 6)(x),
     "resizing_nearest": lambda x: layers.Resizing(16, 12, interpolation="nearest")(x),
     "augmentation_conv": lambda x: chain(layers.RandomFlip(), layers.RandomContrast(0.1), conv(3))(x),
+    "nested_model": lambda x: keras.Sequential([keras.Input((8, 8, 4)), conv(), layers.ReLU()])(x),
+}
+OPERATIONS |= {
     "slice": lambda x: x[:, 1:5, ::2],
     "slice_to_fewer_axes": lambda x: x[:, 0],
     "negative": lambda x: -x[:, 6:],
@@ -269,7 +275,6 @@ CASES |= {
     "resize_operation": lambda x: ops.image.resize(x, (16, 12)),
     "matmul_with_constant": lambda x: ops.matmul(x, np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)),
     "add_constant_image": lambda x: x + np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8, 1),
-    "nested_model": lambda x: keras.Sequential([keras.Input((8, 8, 4)), conv(), layers.ReLU()])(x),
 }
 
 
@@ -307,33 +312,47 @@ COMPOSITES = {"cross_attention", "self_attention"}
 """Layers of a dozen rounded tensors in a row: what each adds may add up."""
 
 
+GROUPS = {"layers": (CASES, PAIRS, OF_TOKENS), "operations": (OPERATIONS, PAIRS_OF_OPERATIONS, {})}
+"""What is converted together: branches of x, of x and z, and of the tokens."""
+
+
 @pytest.fixture(scope="module")
-def differences_lsb(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """For each case, the largest |Keras − .tflite| in steps of the output's grid."""
+def differences_lsb(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """For each case of a group, the largest |Keras − .tflite| in steps of the output's grid."""
+    cases, pairs, of_tokens = GROUPS[request.param]
     # The names of layers decide in which order the converter meets them, and it may stumble over one order alone.
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
     x, z = keras.Input((8, 8, 4), name="x"), keras.Input((8, 8, 4), name="z")
     tokens = keras.Input((6,), name="tokens", dtype="int32")
-    outputs = [build(x) for build in CASES.values()] + [build(x, z) for build in PAIRS.values()]
-    outputs += [build(tokens) for build in OF_TOKENS.values()]
-    model = keras.Model([x, z, tokens], outputs)
+    outputs = [build(x) for build in cases.values()] + [build(x, z) for build in pairs.values()]
+    outputs += [build(tokens) for build in of_tokens.values()]
+    model = keras.Model([x, z, tokens] if of_tokens else [x, z], outputs)
     generator = np.random.default_rng(1)
     samples = [generator.normal(0.3, width, (64, 8, 8, 4)).astype(np.float32) for width in (1.0, 2.0)]
-    samples.append(generator.integers(0, 20, (64, 6)).astype(np.int32))
+    if of_tokens:
+        samples.append(generator.integers(0, 20, (64, 6)).astype(np.int32))
     aware = quantize_aware(model, calibration=samples, strict=True)
     path = tmp_path_factory.mktemp("parity") / "all.tflite"
     artifact = export_tflite(aware, path, calibration=samples, verify=False)
     assert artifact.verification["full_integer"]
 
     expected = [np.asarray(outputs) for outputs in aware(samples, training=False)]
-    received = run_tflite(path, dict(zip(("x", "z", "tokens"), samples, strict=True)))
+    received = run_tflite(path, dict(zip([one.name for one in model.inputs], samples, strict=True)))
     return {
         name: float(np.abs(received[spec.name] - outputs).max()) / spec.scale
-        for name, spec, outputs in zip([*CASES, *PAIRS, *OF_TOKENS], artifact.outputs, expected, strict=True)
+        for name, spec, outputs in zip([*cases, *pairs, *of_tokens], artifact.outputs, expected, strict=True)
     }
 
 
-@pytest.mark.parametrize("name", [*CASES, *PAIRS, *OF_TOKENS])
+def named(group: str) -> list[tuple[str, str]]:
+    return [(group, name) for cases in GROUPS[group] for name in cases]
+
+
+@pytest.mark.parametrize(
+    ("differences_lsb", "name"),
+    [*named("layers"), *(pytest.param(*one, marks=pytest.mark.slow) for one in named("operations"))],
+    indirect=["differences_lsb"],
+)
 def test_keras_and_tflite_differ_by_at_most_one_lsb(name: str, differences_lsb: dict[str, float]) -> None:
     assert differences_lsb[name] <= (3.001 if name in COMPOSITES else 1.001)

@@ -1,0 +1,88 @@
+"""Draws the tables of benchmarks/distillation.py and early_stopping.py for `render.py`."""
+
+from __future__ import annotations
+
+from statistics import mean
+from typing import Any
+
+__all__ = ["RENDERERS"]
+
+METHODS = {
+    "alone": "student alone",
+    "keras": "Keras's Distiller, as its page shows it",
+    "keras_divergence": "Keras's Distiller, KL divergence",
+    "keras_feature": "Keras's Distiller, features",
+    "tfopt_logits": "tfopt, logits",
+    "tfopt_decoupled": "tfopt, decoupled",
+    "tfopt_feature": "tfopt, logits and features",
+    "tfopt_logits_cached": "tfopt, logits, cached answers",
+    "tfopt_feature_cached": "tfopt, logits and features, cached answers",
+    "self_keras_feature": "Keras's Distiller, features, a student as large as the teacher",
+    "self_tfopt_feature": "tfopt, logits and features, a student as large as the teacher",
+}
+
+
+def render_distillation(results: dict[str, Any]) -> str:
+    sets = {name: one for name, one in results.items() if name != "machine"}
+    titles = [
+        title for name in sets for title in (f"{name}, accuracy", "of single seeds", "epoch, times the student's alone")
+    ]
+    lines = [f"| | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
+    for method, title in METHODS.items():
+        cells = []
+        for one in sets.values():
+            row = one.get("accuracy", {}).get(method)
+            cells += (
+                [f"{row['mean']:.2%}", f"{min(row['accuracies']):.2%} – {max(row['accuracies']):.2%}"]
+                if row
+                else ["", ""]
+            )
+            timing = one.get("timing", {})
+            cells.append(f"{timing[method]['median'] / timing['alone']['median']:.2f}" if method in timing else "")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    lines.append("")
+    for name, one in sets.items():
+        parameters = one["accuracy"]["alone"]["parameters"]
+        lines.append(
+            f"- {name}: a teacher of {one['teacher']['parameters']:,} parameters and {one['teacher']['accuracy']:.2%}, "
+            f"a student of {parameters:,}; {one['settings']['student']['epochs']} epochs, "
+            f"{len(one['accuracy']['alone']['accuracies'])} seeds."
+        )
+    return "\n".join([*lines, "", _measured(results, "distillation")])
+
+
+def render_early_stopping(results: dict[str, Any]) -> str:
+    lines = [
+        "| data | schedule | planned epochs | epochs saved | seconds saved | accuracy, planned → stopped "
+        "| change, points | of single seeds |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, one in results.items():
+        if name == "machine":
+            continue
+        settings, means, runs = one["settings"], one["means"], one["runs"]
+        scores = [mean(run[which]["accuracy"] for run in runs) for which in ("full", "stopped")]
+        changes = [100 * run["accuracy_change"] for run in runs]
+        lines.append(
+            f"| {name} | {settings['schedule']['kind'].replace('_', ' ')} | {settings['epochs']} "
+            f"| {means['epochs_saved']:.0%} | {means['seconds_saved']:.0%} | {scores[0]:.2%} → {scores[1]:.2%} "
+            f"| {100 * means['accuracy_change']:+.2f} | {min(changes):+.2f} – {max(changes):+.2f} |"
+        )
+    seeds = len(next(one for name, one in results.items() if name != "machine")["runs"])
+    lines += [
+        "",
+        f"Means of {seeds} seeds. A tenth of the training data decides the stop; accuracy is on the test set.",
+    ]
+    return "\n".join([*lines, "", _measured(results, "early_stopping")])
+
+
+def _measured(results: dict[str, Any], script: str) -> str:
+    machine = results["machine"]
+    where = f"{machine['cpu']}, {machine['logical_cores']} logical cores"
+    return f"Measured on {where}, by `python benchmarks/{script}.py`."
+
+
+RENDERERS = {
+    "distillation": ("docs/distillation.md", render_distillation),
+    "early_stopping": ("docs/training.md", render_early_stopping),
+}
