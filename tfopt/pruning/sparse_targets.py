@@ -20,7 +20,7 @@ TARGETS: tuple[str, ...] = get_args(Target)
 _LEAST_ZEROS = 2 / 3
 """From this share on sparse kernels were faster than dense ones."""
 _BLOCK = 4
-"""Inputs of a dense layer that a sparse float kernel takes as one; its int8 kernel takes 16 and was slower than dense."""
+"""Inputs of a dense layer that a sparse float kernel takes as one; the int8 one takes 16 and was slower than dense."""
 _DENSE_ONLY = {
     "edge_tpu": "no: the Edge TPU multiplies zeros too",
     "onnx": "no: ONNX Runtime multiplies zeros too",

@@ -6,6 +6,7 @@ References: Jacob et al. 2018, arXiv:1712.05877, section 3; Bengio et al. 2013, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import tensorflow as tf
@@ -26,7 +27,7 @@ __all__ = [
 
 def fake_quantize_activation(
     x: tf.Tensor, minimum: tf.Tensor | float, maximum: tf.Tensor | float, bits: int = 8
-) -> tf.Tensor:
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Rounds activations to the integer grid of a range; the gradient is 1 inside the range and 0 outside.
 
     Args:
@@ -34,14 +35,18 @@ def fake_quantize_activation(
         minimum: the range's lower end, a scalar; widened to hold zero.
         maximum: the range's upper end, likewise.
         bits: 8 or 16.
+
+    Returns:
+        The rounded activations, and the step of their grid, a float32 scalar without gradient.
     """
-    # Shifted here so that zero is a grid point: the kernel's own shift breaks ties the other way than the converter's.
-    scale, zero_point = _grid(minimum, maximum, bits, ops.round)
+    is_fixed = isinstance(minimum, float) and isinstance(maximum, float)
     limit = 2 ** (bits - 1)
-    rounded = tf.quantization.fake_quant_with_min_max_vars(
-        ops.cast(x, "float32"), scale * (-limit - zero_point), scale * (limit - 1 - zero_point), num_bits=bits
-    )
-    return ops.cast(rounded, x.dtype)
+    # Shifted here so that zero is a grid point: the kernel's own shift breaks ties the other way than the converter's.
+    with tf.init_scope() if is_fixed else nullcontext():  # a fixed grid is two constants of the graph
+        scale, zero_point = _grid(minimum, maximum, bits, ops.round)
+        lowest, highest = scale * (-limit - zero_point), scale * (limit - 1 - zero_point)
+    rounded = tf.quantization.fake_quant_with_min_max_vars(ops.cast(x, "float32"), lowest, highest, num_bits=bits)
+    return ops.cast(rounded, x.dtype), ops.stop_gradient(scale)
 
 
 def fake_quantize_learned(x: tf.Tensor, minimum: tf.Tensor, maximum: tf.Tensor, bits: int = 8) -> tf.Tensor:

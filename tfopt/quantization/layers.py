@@ -89,7 +89,7 @@ class FakeQuantize(keras.layers.Layer):
             minimum, maximum = ops.cond(self.batches[member] > 0, self.range, lambda: batch_range(x))
         if not self.rounding:
             return x, ops.zeros((), "float32")
-        return fake_quantize_activation(x, minimum, maximum, self.bits), activation_scale(minimum, maximum, self.bits)
+        return fake_quantize_activation(x, minimum, maximum, self.bits)
 
     def observe(self, minimum: tf.Tensor, maximum: tf.Tensor, *, member: int) -> None:
         """Moves one member's averages towards a batch's range.
@@ -237,8 +237,7 @@ class FixedFakeQuantize(keras.layers.Layer):
         """Rounds `x`."""
         if not self.rounding:
             return x, ops.zeros((), "float32")
-        rounded = fake_quantize_activation(x, self.minimum, self.maximum, self.bits)
-        return rounded, activation_scale(self.minimum, self.maximum, self.bits)
+        return fake_quantize_activation(x, float(self.minimum), float(self.maximum), self.bits)
 
     def compute_output_spec(self, x: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Those of the rounded tensor and of the scale."""
