@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import keras
 from keras import ops
 
-from tfopt.distillation.losses import positive_number
 from tfopt.errors import ConfigError
+from tfopt.schedules.arguments import check_positive
 
 __all__ = ["COMPILED_LOSS", "LossWeights"]
 
@@ -50,7 +50,7 @@ class LossWeights:
             raise ConfigError(
                 f"Distiller: there are losses of the names {', '.join(self.variables)}. Received: {name}."
             )
-        self.variables[name].assign(positive_number(f"Distiller: the weight of '{name}'", value, or_zero=True))
+        self.variables[name].assign(check_positive(f"Distiller: the weight of '{name}'", value, or_zero=True))
 
     def as_numbers(self) -> dict[str, float]:
         """The weights now."""

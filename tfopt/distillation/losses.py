@@ -8,7 +8,6 @@ return one number for the batch, so none of this can be done with them; `LogitsL
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +16,9 @@ from keras import ops
 
 from tfopt.distillation.soft_targets import decoupled_divergence, tempered_divergence
 from tfopt.errors import ConfigError
+from tfopt.schedules.arguments import check_positive
 
-__all__ = ["DecoupledLoss", "DistillationLoss", "LogitsLoss", "positive_number"]
+__all__ = ["DecoupledLoss", "DistillationLoss", "LogitsLoss"]
 
 Shape = tuple[int | None, ...]
 
@@ -116,7 +116,7 @@ class LogitsLoss(DistillationLoss):
         name: str = "logits",
     ) -> None:
         super().__init__(student_layer_name, teacher_layer_name, name=name)
-        self.temperature = positive_number(f"{type(self).__name__}: temperature", temperature)
+        self.temperature = check_positive(f"{type(self).__name__}: temperature", temperature)
         self.student_from_logits = student_from_logits
         self.teacher_from_logits = teacher_from_logits
 
@@ -194,8 +194,8 @@ class DecoupledLoss(LogitsLoss):
             teacher_from_logits=teacher_from_logits,
             name=name,
         )
-        self.target_weight = positive_number("DecoupledLoss: target_weight", target_weight, or_zero=True)
-        self.other_weight = positive_number("DecoupledLoss: other_weight", other_weight, or_zero=True)
+        self.target_weight = check_positive("DecoupledLoss: target_weight", target_weight, or_zero=True)
+        self.other_weight = check_positive("DecoupledLoss: other_weight", other_weight, or_zero=True)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """The divergence of the student's logits `y_pred` from `y_true`, the teacher's logits and the labels."""
@@ -212,23 +212,6 @@ class DecoupledLoss(LogitsLoss):
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
         return {**super().get_config(), "target_weight": self.target_weight, "other_weight": self.other_weight}
-
-
-def positive_number(name: str, value: float, *, or_zero: bool = False) -> float:
-    """Returns the value if it is finite and above 0 (or at least 0).
-
-    Raises:
-        ConfigError: if it is not; the message starts with `name`.
-    """
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number) or number < 0 or (number == 0 and not or_zero):
-        raise ConfigError(
-            f"{name} must be a finite number {'of at least' if or_zero else 'above'} 0. Received: {value!r}."
-        )
-    return number
 
 
 def _one_hot(labels: Any, logits: Any) -> Any:

@@ -8,9 +8,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfopt.distillation.losses import DistillationLoss, LogitsLoss, Shape, positive_number
+from tfopt.distillation.losses import DistillationLoss, LogitsLoss, Shape
 from tfopt.distillation.tapped_model import Tap, TappedModel
 from tfopt.errors import ConfigError, ModelError
+from tfopt.schedules.arguments import check_positive
 from tfopt.surgery.model import check_model
 
 __all__ = ["Teachers"]
@@ -136,7 +137,7 @@ def _fits(first: Iterable[int | None], second: Iterable[int | None]) -> bool:
 def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
     if weights is None:
         return [1 / count] * count
-    numbers = [positive_number("Distiller: teacher_weights", weight, or_zero=True) for weight in weights]
+    numbers = [check_positive("Distiller: teacher_weights", weight, or_zero=True) for weight in weights]
     if len(numbers) != count or not sum(numbers):
         raise ConfigError(
             f"Distiller: teacher_weights must have one number for each of the {count} teachers, not all 0. "

@@ -1,4 +1,4 @@
-"""Checks of the numbers that schedules, and callbacks that count steps, are given."""
+"""Checks of the numbers that schedules, losses, and callbacks that count steps, are given."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def check_number(name: str, value: float) -> float:
     return number
 
 
-def check_positive(name: str, value: float) -> float:
-    """Returns the value as a float if it is a finite number above 0.
+def check_positive(name: str, value: float, *, or_zero: bool = False) -> float:
+    """Returns the value as a float if it is a finite number above 0 (or at least 0).
 
     Raises:
         ConfigError: if it is not; the message starts with `name`.
     """
     number = check_number(name, value)
-    if number <= 0:
-        raise ConfigError(f"{name} must be above 0. Received: {value!r}.")
+    if number < 0 or (number == 0 and not or_zero):
+        raise ConfigError(f"{name} must be {'at least' if or_zero else 'above'} 0. Received: {value!r}.")
     return number
