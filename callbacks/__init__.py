@@ -2,6 +2,7 @@
 
 from .distillation_schedule import DistillationSchedule
 from .early_stopping import EarlyStopping
+from .input_pipeline_monitor import InputPipelineMonitor
 from .learning_rate import LearningRate
 from .learning_rate_finder import LearningRateFinder
 from .magnitude_pruning import MagnitudePruning
@@ -11,6 +12,7 @@ from .quantization_schedule import QuantizationSchedule
 __all__ = [
     "DistillationSchedule",
     "EarlyStopping",
+    "InputPipelineMonitor",
     "LearningRate",
     "LearningRateFinder",
     "MagnitudePruning",

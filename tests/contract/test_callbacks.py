@@ -29,6 +29,7 @@ MAKE = {
     "EarlyStopping": lambda: tfopt.callbacks.EarlyStopping(
         {"loss": "max"}, patience=9, min_epochs=2, min_sparsity=0.0, restore_best_weights=True
     ),
+    "InputPipelineMonitor": lambda: tfopt.callbacks.InputPipelineMonitor(warmup_batches=2, batches=3, verbose=0),
     "LearningRate": lambda: tfopt.callbacks.LearningRate(warmup(cosine(0.05, steps=14), steps=4)),
     "LearningRateFinder": lambda: tfopt.callbacks.LearningRateFinder(1e-3, 1.0, steps=5),
     "MagnitudePruning": lambda: tfopt.callbacks.MagnitudePruning(0.75, end_step=4, frequency=3),
@@ -48,6 +49,7 @@ MAKE_ALIGNED = MAKE | {
 BAD = {
     "DistillationSchedule": (lambda: tfopt.callbacks.DistillationSchedule({"logits": 0.5}), "Received: 0.5"),
     "EarlyStopping": (lambda: tfopt.callbacks.EarlyStopping(min_sparsity=80), "Received: 80"),
+    "InputPipelineMonitor": (lambda: tfopt.callbacks.InputPipelineMonitor(threshold=43), "Received: 43"),
     "LearningRate": (lambda: tfopt.callbacks.LearningRate(0.1), "Received: 0.1"),
     "LearningRateFinder": (lambda: tfopt.callbacks.LearningRateFinder(1e-3, 1e-6), "Received: 1e-06"),
     "MagnitudePruning": (lambda: tfopt.callbacks.MagnitudePruning(80, end_step=4), "Received: 80"),
@@ -120,6 +122,7 @@ def test_every_public_callback_is_under_contract():
 @pytest.mark.filterwarnings("ignore:MagnitudePruning. reached a sparsity")
 @pytest.mark.filterwarnings("ignore:QuantizationSchedule. the fit ended after 1 steps")
 @pytest.mark.filterwarnings("ignore:LearningRateFinder. the fit ended after 1 of 5 steps")
+@pytest.mark.filterwarnings("ignore:InputPipelineMonitor. nothing was measured")
 def test_one_batch(name):
     history = fit(compiled(name), MAKE[name](), epochs=1, x=X[:4], y=Y[:4])
     assert np.isfinite(history["loss"][0])

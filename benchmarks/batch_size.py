@@ -1,0 +1,131 @@
+"""What a search for a batch size takes and finds, beside an exhaustive sweep of the same sizes.
+
+    python benchmarks/batch_size.py [--data FOLDER] [--searches 3]
+
+The network is the small CNN of `tfopt demo` on Fashion-MNIST (FOLDER holds fashion_mnist.npz). The sweep is `fit`
+on all training samples, one epoch for each size from 8 to 512; the throughput of a size is that of its epoch without
+the first steps, which trace the graph. Searches run before and after the sweep, since a machine is not equally busy all
+the time. `same_protocol` times every size as the search times those that it tries: what is saved by trying few sizes.
+
+Writes benchmarks/results/batch_size.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import tfopt
+from tfopt.benchmark.machine import this_machine
+from tfopt.data import load_npz
+from tfopt.demo import small_cnn
+from tfopt.training_trial import batches_of, left_as_it_was, time_steps, training_arrays
+
+ROOT = Path(__file__).resolve().parent
+RESULTS = ROOT / "results" / "batch_size.json"
+SIZES = (8, 16, 32, 64, 128, 256, 512)
+UNCOUNTED_STEPS = 3
+SEARCH_SECONDS = 0.5
+Values = dict[str, Any]
+
+
+class EpochClock(keras.callbacks.Callback):
+    """When the steps that do not count had ended, and when the last had."""
+
+    def on_train_batch_end(self, batch: int, logs: Values | None = None) -> None:
+        if batch + 1 == UNCOUNTED_STEPS:
+            self.began = time.perf_counter()
+        self.ended, self.steps = time.perf_counter(), batch + 1
+
+
+def build() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    model = small_cnn((28, 28, 1), classes=10)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def sweep(x: np.ndarray, y: np.ndarray) -> Values:
+    """One epoch at each size."""
+    model, throughputs, started = build(), {}, time.perf_counter()
+    for size in SIZES:
+        clock = EpochClock()
+        model.fit(x, y, batch_size=size, verbose=0, callbacks=[clock])
+        throughputs[size] = (clock.steps - UNCOUNTED_STEPS) * size / (clock.ended - clock.began)
+        print(f"sweep, {size}: {throughputs[size]:,.0f} samples/s", flush=True)
+    return {"seconds": time.perf_counter() - started, "samples_per_second": throughputs}
+
+
+def same_protocol(x: np.ndarray, y: np.ndarray) -> Values:
+    """Every size timed as the search does it."""
+    model, throughputs, started = build(), {}, time.perf_counter()
+    arrays = training_arrays((x, y), model, limit=8 * max(SIZES))
+    with left_as_it_was(model):
+        for size in SIZES:
+            durations = time_steps(model, batches_of(arrays, size), seconds=SEARCH_SECONDS)
+            throughputs[size] = size / float(np.median(durations))
+    return {"seconds": time.perf_counter() - started, "samples_per_second": throughputs}
+
+
+def search(x: np.ndarray, y: np.ndarray) -> Values:
+    model = build()
+    started = time.perf_counter()
+    report = tfopt.find_batch_size(model, (x, y), min_size=min(SIZES), max_size=max(SIZES), seconds=SEARCH_SECONDS)
+    seconds = time.perf_counter() - started
+    print(report, flush=True)
+    return {
+        "batch_size": report.batch_size,
+        "seconds": seconds,
+        "reason": report.reason,
+        "tried": {trial.batch_size: trial.samples_per_second for trial in report.trials},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data_folder = os.environ.get("TFOPT_DATA") or ROOT.parents[1] / "shared" / "data"
+    parser.add_argument("--data", type=Path, default=data_folder)
+    parser.add_argument("--searches", type=int, default=3, help="before the sweep, and as many after it")
+    parser.add_argument("--samples", type=int, help="of the training data, for a trial; default: all")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    data = load_npz(arguments.data / "fashion_mnist.npz")
+    x, y = data.x_train[: arguments.samples, ..., np.newaxis], data.y_train[: arguments.samples]
+    searches = [search(x, y) for _ in range(arguments.searches)]
+    swept = sweep(x, y)
+    searches += [search(x, y) for _ in range(arguments.searches)]
+    short = same_protocol(x, y)
+    best = max(swept["samples_per_second"].values())
+    for found in searches:
+        found["throughput_of_best"] = swept["samples_per_second"][found["batch_size"]] / best
+        found["seconds_of_sweep"] = found["seconds"] / swept["seconds"]
+        found["seconds_of_same_protocol"] = found["seconds"] / short["seconds"]
+    medians = {
+        key: statistics.median(found[key] for found in searches)
+        for key in ("throughput_of_best", "seconds_of_sweep", "seconds_of_same_protocol")
+    }
+    worst = min(found["throughput_of_best"] for found in searches)
+    print(", ".join(f"{key} {value:.1%}" for key, value in medians.items()) + f"; worst throughput {worst:.1%}")
+    result = {
+        "machine": this_machine().model_dump(),
+        "samples": len(x),
+        "medians": medians,
+        "worst_throughput_of_best": worst,
+        "searches": searches,
+        "sweep": swept,
+        "same_protocol": short,
+    }
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"Wrote {arguments.out}.")
+
+
+if __name__ == "__main__":
+    main()
