@@ -27,7 +27,7 @@ import tfopt
 from tfopt.benchmark.machine import this_machine
 from tfopt.data import load_npz
 from tfopt.demo import small_cnn
-from tfopt.training_trial import batches_of, left_as_it_was, time_steps, training_arrays
+from tfopt.profiling.training_trial import batches_of, left_as_it_was, time_steps, training_arrays
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "results" / "batch_size.json"

@@ -18,15 +18,15 @@ from tfopt.optimize import optimize
 if TYPE_CHECKING:
     from tfopt import callbacks, compression, distillation, quantization, schedules
     from tfopt.artifact import Artifact
-    from tfopt.batch_size import find_batch_size
     from tfopt.benchmark.report import Report
     from tfopt.compression.clustering import cluster
     from tfopt.compression.factorize import factorize
     from tfopt.distillation.distiller import Distiller
     from tfopt.export.tflite import export_tflite
     from tfopt.inspection import inspect
-    from tfopt.mixed_precision import mixed_precision_check
-    from tfopt.profiling import profile
+    from tfopt.profiling.batch_size import find_batch_size
+    from tfopt.profiling.mixed_precision import mixed_precision_check
+    from tfopt.profiling.training_profile import profile
     from tfopt.pruning.channel_coverage import channel_coverage
     from tfopt.pruning.channels import prune_channels
     from tfopt.quantization.quantize_aware import quantize_aware
@@ -47,10 +47,10 @@ _HOMES = {
     "export_serving": "tfopt.serving.folder",
     "export_tflite": "tfopt.export.tflite",
     "factorize": "tfopt.compression.factorize",
-    "find_batch_size": "tfopt.batch_size",
+    "find_batch_size": "tfopt.profiling.batch_size",
     "inspect": "tfopt.inspection",
-    "mixed_precision_check": "tfopt.mixed_precision",
-    "profile": "tfopt.profiling",
+    "mixed_precision_check": "tfopt.profiling.mixed_precision",
+    "profile": "tfopt.profiling.training_profile",
     "prune_channels": "tfopt.pruning.channels",
     "quantize_aware": "tfopt.quantization.quantize_aware",
     "regularize": "tfopt.surgery.regularize",

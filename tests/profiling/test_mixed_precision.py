@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from tfopt.errors import ConfigError, ModelError
-from tfopt.mixed_precision import _copy, _underflow, mixed_precision_check
-from tfopt.mixed_precision_report import MixedPrecisionReport, PrecisionTrial
+from tfopt.profiling.mixed_precision import _copy, _underflow, mixed_precision_check
+from tfopt.profiling.mixed_precision_report import MixedPrecisionReport, PrecisionTrial
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(64, 6)).astype(np.float32)

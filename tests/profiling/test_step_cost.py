@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfopt.step_cost import StepCost, fit_step_cost
+from tfopt.profiling.step_cost import StepCost, fit_step_cost
 
 SIZES = st.lists(st.sampled_from([2**power for power in range(12)]), min_size=2, max_size=6, unique=True)
 COSTS = st.floats(1e-3, 1e3)

@@ -6,11 +6,11 @@ from typing import Any
 
 import keras
 
-from tfopt.op_times import Profile, read_op_times
+from tfopt.profiling.op_times import Profile, read_op_times
+from tfopt.profiling.training_trial import batches_of, check_compiled, left_as_it_was, training_arrays
 from tfopt.schedules.arguments import check_steps
 from tfopt.surgery.select import iterate_layers
 from tfopt.trace import Event, Recording
-from tfopt.training_trial import batches_of, check_compiled, left_as_it_was, training_arrays
 
 __all__ = ["profile"]
 

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from tfopt.errors import DataError, ModelError
-from tfopt.training_trial import batches_of, check_compiled, left_as_it_was, time_steps, training_arrays
+from tfopt.profiling.training_trial import batches_of, check_compiled, left_as_it_was, time_steps, training_arrays
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(64, 6)).astype(np.float32)

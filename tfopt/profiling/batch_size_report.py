@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tfopt.benchmark.units import human_bytes, percent, significant
-from tfopt.step_cost import StepCost, expected_throughputs
+from tfopt.profiling.step_cost import StepCost, expected_throughputs
 
 __all__ = ["BatchSizeReport", "BatchSizeTrial"]
 

@@ -12,12 +12,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfopt.batch_size_report import BatchSizeReport, BatchSizeTrial
 from tfopt.benchmark.peak_memory import forget_peak, peak_bytes, resident_bytes
 from tfopt.errors import ConfigError, DataError
+from tfopt.profiling.batch_size_report import BatchSizeReport, BatchSizeTrial
+from tfopt.profiling.step_cost import StepCost, expected_throughputs, fit_step_cost
+from tfopt.profiling.training_trial import batches_of, check_compiled, left_as_it_was, time_steps, training_arrays
 from tfopt.schedules.arguments import check_number, check_positive, check_steps
-from tfopt.step_cost import StepCost, expected_throughputs, fit_step_cost
-from tfopt.training_trial import batches_of, check_compiled, left_as_it_was, time_steps, training_arrays
 
 __all__ = ["find_batch_size"]
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from tfopt.errors import ConfigError, ModelError
-from tfopt.op_times import read_op_times
-from tfopt.profiling import profile
+from tfopt.profiling.op_times import read_op_times
+from tfopt.profiling.training_profile import profile
 from tfopt.trace import Event, Recording
 
 rng = np.random.default_rng(0)

@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import tfopt.batch_size
-from tfopt.batch_size import find_batch_size
+import tfopt.profiling.batch_size
 from tfopt.errors import ConfigError, DataError, ModelError
-from tfopt.step_cost import StepCost
+from tfopt.profiling.batch_size import find_batch_size
+from tfopt.profiling.step_cost import StepCost
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(512, 6)).astype(np.float32)
@@ -37,7 +37,7 @@ def machine(monkeypatch):
                 raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
             return np.full(3, step_ms(size) / 1e3)
 
-        monkeypatch.setattr(tfopt.batch_size, "time_steps", time_steps)
+        monkeypatch.setattr(tfopt.profiling.batch_size, "time_steps", time_steps)
         return timed
 
     return install

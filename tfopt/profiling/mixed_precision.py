@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from tfopt.benchmark.protocol import measure
 from tfopt.errors import ConfigError, ModelError
-from tfopt.mixed_precision_report import MixedPrecisionReport, PrecisionTrial
+from tfopt.profiling.mixed_precision_report import MixedPrecisionReport, PrecisionTrial
+from tfopt.profiling.training_trial import check_compiled, training_arrays
 from tfopt.schedules.arguments import check_positive, check_steps
-from tfopt.training_trial import check_compiled, training_arrays
 
 __all__ = ["mixed_precision_check"]
 
