@@ -10,9 +10,10 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# These two share their name with the module they live in. Bound here, before anything imports the
+# These share their name with the module they live in. Bound here, before anything imports the
 # submodules, the functions win; their modules are light and load TensorFlow when they are called.
 from tfopt.benchmark import benchmark
+from tfopt.early_exit import early_exit
 from tfopt.optimize import optimize
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ __all__ = [
     "cluster",
     "compression",
     "distillation",
+    "early_exit",
     "export_serving",
     "export_tflite",
     "factorize",
@@ -100,5 +102,5 @@ def __dir__() -> list[str]:
 
 
 if "keras" in sys.modules and "tensorflow" in sys.modules:
-    for _module in ("tfopt.quantization", "tfopt.schedules.keras_schedule"):
+    for _module in ("tfopt.quantization", "tfopt.schedules.keras_schedule", "tfopt.early_exit.network"):
         import_module(_module)
