@@ -1,4 +1,4 @@
-"""Draws the tables of benchmarks/distillation.py and early_stopping.py for `render.py`."""
+"""Draws the tables of benchmarks/distillation.py, early_stopping.py and early_exit.py for `render.py`."""
 
 from __future__ import annotations
 
@@ -76,6 +76,49 @@ def render_early_stopping(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", _measured(results, "early_stopping")])
 
 
+def render_early_exit(results: dict[str, Any]) -> str:
+    runs, settings = results["runs"], results["settings"]
+
+    def over(*keys: str | int) -> float:
+        values = []
+        for run in runs:
+            value = run
+            for key in keys:
+                value = value[key]
+            values.append(value)
+        return mean(values)
+
+    lines = [
+        "| | alone | with exits | |",
+        "|---|---:|---:|---:|",
+        f"| accuracy | {over('alone_accuracy'):.2%} (last exit of the other: {over('last_exit_accuracy'):.2%}) "
+        f"| {over('accuracy'):.2%} | {100 * over('drop_against_better'):.2f} points given up |",
+        f"| mean MFLOPs | {over('full_flops') / 1e6:.2f} | {over('mean_flops') / 1e6:.2f} "
+        f"| × {over('flops_fraction'):.2f} |",
+    ]
+    shares = ", ".join(f"{over('exits', number, 'share'):.0%}" for number in range(len(runs[0]["exits"])))
+    lines.append(f"| samples that leave at each exit | | {shares} | |")
+    rows = {
+        "mean ms, .tflite in float32": ("tflite", "none"),
+        "mean ms, .tflite in int8": ("tflite", "int8"),
+        "mean ms, SavedModel": ("saved_model", "batch_1"),
+        "ms of a batch of 64, SavedModel": ("saved_model", "batch_64"),
+    }
+    for title, place in rows.items():
+        whole, staged = (over(*place, "mean_latency_ms", which) for which in ("whole", "staged"))
+        lines.append(f"| {title} | {whole:.3f} | {staged:.3f} | × {over(*place, 'latency_fraction'):.2f} |")
+    for title, kind in (("bytes, .tflite in float32", "none"), ("bytes, .tflite in int8", "int8")):
+        whole, staged = (over("tflite", kind, f"{which}_bytes") for which in ("whole", "staged"))
+        lines.append(f"| {title} | {whole:,.0f} | {staged:,.0f} | × {staged / whole:.2f} |")
+    lines += [
+        "",
+        f"A residual network on Fashion-MNIST, trained for {settings['epochs']} epochs alone and with exits at "
+        f"{' and '.join(settings['exits'])}, {len(runs)} seed{'s' if len(runs) > 1 else ''}; thresholds chosen on a "
+        f"tenth of the training data held out (`max_drop={settings['max_drop']}`), figures of the 10,000 test samples.",
+    ]
+    return "\n".join([*lines, "", _measured(results, "early_exit")])
+
+
 def _measured(results: dict[str, Any], script: str) -> str:
     machine = results["machine"]
     where = f"{machine['cpu']}, {machine['logical_cores']} logical cores"
@@ -84,5 +127,6 @@ def _measured(results: dict[str, Any], script: str) -> str:
 
 RENDERERS = {
     "distillation": ("docs/distillation.md", render_distillation),
+    "early_exit": ("docs/early-exit.md", render_early_exit),
     "early_stopping": ("docs/training.md", render_early_stopping),
 }

@@ -133,11 +133,13 @@ def test_modules_have_what_they_promise() -> None:
     [
         "import tfopt",
         "import tfopt.benchmark.report, tfopt.optimize, tfopt",
+        "import tfopt.early_exit.policy, tfopt",
         "from tfopt.optimize import Result; from tfopt.benchmark.units import *; import tfopt",
     ],
 )
 def test_verbs_stay_functions_whatever_is_imported(imports: str) -> None:
-    assert run(f"{imports}; print(callable(tfopt.benchmark), callable(tfopt.optimize))") == "True True\n"
+    verbs = "tfopt.benchmark, tfopt.optimize, tfopt.early_exit"
+    assert run(f"{imports}; print([callable(verb) for verb in ({verbs})])") == "[True, True, True]\n"
 
 
 HEAVY = "sorted({'tensorflow', 'keras', 'sklearn', 'matplotlib', 'ai_edge_litert', 'tf_keras'} & set(sys.modules))"
