@@ -175,9 +175,6 @@ CASES |= {
     )(x),
     "conv1d_transpose": lambda x: chain(steps, layers.Conv1DTranspose(5, 3, strides=2))(x),
     "max_pool1d": lambda x: chain(steps, layers.MaxPooling1D(2))(x),
-    "max_and_average_pool1d": lambda x: layers.Concatenate()(
-        [pool(3, 1, "same")(steps(x)) for pool in (layers.MaxPooling1D, layers.AveragePooling1D)]
-    ),
     "average_pool1d": lambda x: chain(steps, layers.AveragePooling1D(2))(x),
     "global_average_pool1d": lambda x: chain(steps, layers.GlobalAveragePooling1D())(x),
     "global_max_pool1d": lambda x: chain(steps, layers.GlobalMaxPooling1D())(x),
@@ -323,6 +320,8 @@ OPERATIONS_OF_KERAS: Any = (OPERATIONS, PAIRS_OF_OPERATIONS, {})
 def measure_differences_lsb(group: Any, path: Path) -> dict[str, float]:
     """For each case of a group, the largest |Keras − .tflite| in steps of the output's grid."""
     cases, pairs, of_tokens = group
+    # The names of layers decide in which order the converter meets them, and it may stumble over one order alone.
+    keras.backend.clear_session()
     keras.utils.set_random_seed(0)
     x, z = keras.Input((8, 8, 4), name="x"), keras.Input((8, 8, 4), name="z")
     tokens = keras.Input((6,), name="tokens", dtype="int32")

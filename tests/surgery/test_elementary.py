@@ -73,25 +73,6 @@ def test_separable_convolutions_become_two(layer, shape):
     same_outputs(model, rewritten)
 
 
-@pytest.mark.parametrize("steps", [9, None])
-@pytest.mark.parametrize(
-    "layer",
-    [
-        layers.MaxPooling1D(2, name="pool"),
-        layers.AveragePooling1D(3, strides=2, padding="same", name="pool"),
-        layers.MaxPooling1D(2, strides=3, padding="same", name="pool"),
-    ],
-    ids=["max", "average", "strides"],
-)
-def test_pooling_over_steps_is_pooling_over_an_image_of_one_row(layer, steps):
-    x = keras.Input((steps, 3))
-    model = keras.Model(x, layer(x))
-    rewritten = as_elementary(model)
-    assert [part.name for part in rewritten.layers][1:] == ["pool_image", "pool_rows", "pool"]
-    data = np.random.default_rng(0).normal(size=(4, 9, 3)).astype(np.float32)
-    np.testing.assert_array_equal(rewritten(data), model(data))
-
-
 def test_a_separable_convolution_keeps_its_regularizers_and_flags():
     x = keras.Input((9, 9, 3))
     layer = layers.SeparableConv2D(3, 3, depthwise_regularizer="l2", pointwise_regularizer="l1", padding="same")

@@ -19,7 +19,6 @@ from tfopt.surgery.normalizations import (
     split_unit_normalization,
 )
 from tfopt.surgery.operators import OPERATIONS, split_average, split_merge, split_operator, split_softmax
-from tfopt.surgery.pooling import split_pooling_of_steps
 from tfopt.surgery.rewriting import Rewrite, Rewriting
 from tfopt.surgery.separable import split_separable_convolution
 from tfopt.surgery.time_distributed import unroll_time_distributed
@@ -29,11 +28,9 @@ __all__ = ["as_elementary", "origin_of"]
 _REWRITES: dict[type, Rewrite] = {
     layers.Activation: split_activation,
     layers.Average: split_average,
-    layers.AveragePooling1D: split_pooling_of_steps,
     layers.ELU: split_elu,
     layers.GroupNormalization: split_group_normalization,
     layers.LayerNormalization: split_layer_normalization,
-    layers.MaxPooling1D: split_pooling_of_steps,
     layers.MultiHeadAttention: split_attention,
     layers.RMSNormalization: split_rms_normalization,
     layers.SeparableConv1D: split_separable_convolution,
