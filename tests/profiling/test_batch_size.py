@@ -75,9 +75,10 @@ def test_small_batches_that_leave_cores_idle_do_not_mislead_the_search(machine):
 
 def test_steps_of_noisy_length_still_end_the_search(machine):
     noise = np.random.default_rng(1)
+    model = compiled()
     for _ in range(20):
         timed = machine(lambda size: noise.uniform(0.2, 5) * size)
-        report = find_batch_size(compiled(), (X[:64], Y[:64]))
+        report = find_batch_size(model, (X[:64], Y[:64]))
         assert len(timed) == len(set(timed)) == len(report.trials)
         assert report.batch_size in timed
 

@@ -41,6 +41,7 @@ def test_a_harmless_model_is_safe_and_left_as_it_was():
     assert abs(half.loss_difference) < 0.05
 
 
+@pytest.mark.slow
 def test_numbers_that_float16_cannot_hold_are_found():
     report = check(compiled(factor=1e6), policies=["mixed_float16"])
     assert report.trials[1].problem is not None
