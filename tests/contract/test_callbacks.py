@@ -22,6 +22,7 @@ X = rng.normal(size=(STEPS_PER_EPOCH * 4, 6)).astype(np.float32)
 Y = rng.normal(size=(STEPS_PER_EPOCH * 4, 2)).astype(np.float32)
 
 MAKE = {
+    "CompressionLogger": tfopt.callbacks.CompressionLogger,
     "DistillationSchedule": lambda: tfopt.callbacks.DistillationSchedule(
         {"logits": polynomial(0.0, 2.0, end_step=14), "student": cosine(1.0, steps=14)}
     ),
@@ -47,6 +48,7 @@ MAKE_ALIGNED = MAKE | {
     "QuantizationSchedule": lambda: tfopt.callbacks.QuantizationSchedule(3, 6, 9),
 }
 BAD = {
+    "CompressionLogger": (lambda: tfopt.callbacks.CompressionLogger(tensorboard=True), "Received: True"),
     "DistillationSchedule": (lambda: tfopt.callbacks.DistillationSchedule({"logits": 0.5}), "Received: 0.5"),
     "EarlyStopping": (lambda: tfopt.callbacks.EarlyStopping(min_sparsity=80), "Received: 80"),
     "InputPipelineMonitor": (lambda: tfopt.callbacks.InputPipelineMonitor(threshold=43), "Received: 43"),
