@@ -59,6 +59,7 @@ class LearningRateFinder(Configurable, keras.callbacks.Callback):
         UserWarning: at the end of a fit that was shorter than the test, or whose loss never fell.
 
     Example:
+        >>> keras.utils.set_random_seed(0)
         >>> x = np.random.default_rng(0).normal(size=(400, 8))
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
         >>> model.compile("sgd", "mse")

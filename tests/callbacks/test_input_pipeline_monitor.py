@@ -48,7 +48,7 @@ def test_a_slow_map_is_input_bound_and_its_fix_is_a_parallel_map():
     assert report.verdict.startswith("input-bound ")
     # The pipeline naps while the model computes, so a batch takes a nap at least, and most of it is waiting.
     assert report.step_ms > 0.9 * NAP_SECONDS * 1e3
-    assert report.input_share > 0.4
+    assert report.input_share > 0.2
     name, took_ms = report.slowest_stage
     assert name == "Map"
     assert took_ms > 0.8 * NAP_SECONDS * 1e3  # naps under way at the ends are cut off
