@@ -3,8 +3,8 @@
     python benchmarks/compression.py [--data FOLDER] [--parts PART ...] [--seeds 3]
 
 tfmot, on tf_keras, gets a virtual environment of its own, and the same initial weights, batches, schedule and
-optimizer. FOLDER holds fashion_mnist.npz and sign_digits_48.npz; the parts are overhead, accuracy, channels, sparse and
-deep. Each writes benchmarks/results/compression_PART.json.
+optimizer. FOLDER holds fashion_mnist.npz and sign_digits_48.npz; the parts are overhead, equality, accuracy, channels,
+sparse and deep. Each writes benchmarks/results/compression_PART.json.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from compression_channels import measure_channel_pruning
 from compression_coding import deep_compression
 from compression_overhead import measure_overhead
@@ -44,6 +45,20 @@ ACCURACY: dict[str, Settings] = {
         "prune": {"epochs": 30, "batch_size": 32, "learning_rate": 2e-3, "ramp": 0.5, "frequency": 20},
     },
 }
+EQUALITY: dict[str, Settings] = {
+    title: {
+        "file": ACCURACY[title]["file"],
+        "network": ACCURACY[title]["network"],
+        "samples": 1600,
+        "way": {"sparsity": level, "allocation": "per_layer"},
+        "epochs": 4,
+        "batch_size": 32,
+        "learning_rate": 2e-3,
+        "ramp": 0.5,
+        "frequency": 10,
+    }
+    for title, level in (("fashion_mnist", 0.9), ("sign_digits", 0.8))
+}
 CHANNELS: dict[str, Settings] = {
     "ResNet-style": {
         "file": "sign_digits_48.npz",
@@ -69,6 +84,21 @@ CHANNELS: dict[str, Settings] = {
 def overhead(workers: Workers, arguments: argparse.Namespace) -> Settings:
     """Training steps beside bare ones."""
     return measure_overhead(workers.pythons["tfmot"], rounds=arguments.rounds)
+
+
+def equality(workers: Workers, arguments: argparse.Namespace) -> Settings:
+    """The weights that tfopt and tfmot end with, after the same training in float64."""
+    found: Settings = {}
+    for title, settings in EQUALITY.items():
+        with tempfile.TemporaryDirectory(prefix="tfopt-compression-") as out:
+            task = {**settings, "data": str(arguments.data / settings["file"]), "out": out, "seed": 0, "do": "equal"}
+            counts = workers.run("tfopt", task)
+            workers.run("tfmot", task)
+            with np.load(Path(out, "tfopt.npz")) as ours, np.load(Path(out, "tfmot.npz")) as theirs:
+                differences = [float(np.abs(ours[name] - theirs[name]).max()) for name in theirs.files]
+        found[title] = {"settings": settings, **counts, "largest_difference": max(differences)}
+        print(f"equality, {title}: {counts}, the largest difference is {max(differences)}", flush=True)
+    return found
 
 
 def accuracy(workers: Workers, arguments: argparse.Namespace) -> Settings:
@@ -121,7 +151,14 @@ def deep(_: Workers, arguments: argparse.Namespace) -> Settings:
     return {"runs": runs}
 
 
-PARTS = {"overhead": overhead, "accuracy": accuracy, "channels": channels, "sparse": sparse, "deep": deep}
+PARTS = {
+    "overhead": overhead,
+    "equality": equality,
+    "accuracy": accuracy,
+    "channels": channels,
+    "sparse": sparse,
+    "deep": deep,
+}
 
 
 def main() -> None:

@@ -68,6 +68,20 @@ def render_pruning_accuracy(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def render_pruning_equality(results: dict[str, Any]) -> str:
+    lines = [
+        "| data | network | zeros | steps | trained numbers | largest difference between tfopt and tfmot |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for title, case in results["found"].items():
+        settings = case["settings"]
+        lines.append(
+            f"| {title} | `{settings['network']}` | {settings['way']['sparsity']:.0%} | {case['steps']} "
+            f"| {case['weights']:,} | {case['largest_difference']:g} |"
+        )
+    return "\n".join([*lines, "", _measured(results)])
+
+
 def render_channel_pruning(results: dict[str, Any]) -> str:
     lines = [
         "| network | FLOPs left | parameters left | file | p50 ms, 1 thread | ratio | of single seeds | accuracy "
@@ -162,6 +176,7 @@ def span(values: dict[str, float]) -> str:
 
 RENDERERS = {
     "compression_overhead": ("docs/pruning.md", render_pruning_overhead),
+    "compression_equality": ("docs/pruning.md", render_pruning_equality),
     "compression_accuracy": ("docs/pruning.md", render_pruning_accuracy),
     "compression_channels": ("docs/pruning.md", render_channel_pruning),
     "compression_sparse": ("docs/pruning.md", render_sparse_inference),

@@ -1,8 +1,8 @@
-"""One framework's part of the accuracies in benchmarks/compression.py: prune and fine-tune trained networks.
+"""One framework's part of accuracies and equality in benchmarks/compression.py: prune and fine-tune trained networks.
 
     python benchmarks/compression_worker.py tfopt|tfmot TASK
 
-TASK is JSON: {"do": "train" | "prune", ...}. The answer is the last line of the output.
+TASK is JSON: {"do": "train" | "prune" | "equal", ...}. The answer is the last line of the output.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,9 @@ def accuracy(model: Any, data: dict[str, np.ndarray]) -> float:
     return float(np.mean(predict(model, data).argmax(axis=-1) == data["y_test"]))
 
 
-def train(task: Task) -> Task:
+def train(framework: str, task: Task) -> Task:
     """Trains the dense network."""
-    import keras
-
+    keras = keras_of(framework)
     data, out = load_data(task["data"]), Path(task["out"])
     model = build(keras, task, data)
     fit(keras, model, data, task, [])
@@ -71,34 +71,74 @@ def train(task: Task) -> Task:
     return {"accuracy": accuracy(model, data)}
 
 
-def prune(framework: str, task: Task) -> Task:
-    """Prunes the dense network in each way of `task["ways"]`, always from the same weights with the same batches."""
+def keras_of(framework: str) -> Any:
+    """The Keras that a framework works on."""
     if framework == "tfmot":
         os.environ["TF_USE_LEGACY_KERAS"] = "1"
-        import tensorflow_model_optimization as tfmot
         import tf_keras as keras
     else:
         import keras
+    return keras
 
+
+@dataclass
+class TfmotSchedule:
+    """tfmot's PolynomialDecay from 0 at step 0, for an environment without tfmot; `MagnitudePruning` takes both."""
+
+    final_sparsity: float
+    end_step: int
+    frequency: int
+    begin_step: int = 0
+
+    def __call__(self, step: int) -> tuple[bool, np.float32]:
+        done = np.float32(min(step / self.end_step, 1.0))
+        return True, np.float32(self.final_sparsity - self.final_sparsity * (1 - done) ** 3)
+
+
+def prune_and_train(
+    keras: Any, framework: str, model: Any, way: Task, data: dict[str, np.ndarray], task: Task
+) -> tuple[Any, float]:
+    """One way of pruning in one `fit`; returns the pruned model and seconds."""
+    end_step, frequency = round(task["ramp"] * steps_of(task, data)), task["frequency"]
+    if framework == "tfopt":
         from tfopt.callbacks import MagnitudePruning
+
+        schedule = TfmotSchedule(way["sparsity"], end_step, frequency)
+        return model, fit(keras, model, data, task, [MagnitudePruning(schedule=schedule, allocation=way["allocation"])])
+    from tensorflow_model_optimization.sparsity import keras as sparsity
+
+    decay = sparsity.PolynomialDecay(0.0, way["sparsity"], 0, end_step, frequency=frequency)
+    pruned = sparsity.prune_low_magnitude(model, pruning_schedule=decay)
+    seconds = fit(keras, pruned, data, task, [sparsity.UpdatePruningStep()])
+    return sparsity.strip_pruning(pruned), seconds
+
+
+def equal(framework: str, task: Task) -> Task:
+    """Prunes from the same initial weights in float64, where rounding decides nothing; writes the weights."""
+    keras = keras_of(framework)
+    keras.backend.set_floatx("float64")
+    data = {name: array[: task["samples"]] for name, array in load_data(task["data"]).items()}
+    data |= {name: data[name].astype("float64") for name in ("x_train", "x_test")}
+    model, out = build(keras, task, data), Path(task["out"])
+    if framework == "tfopt":
+        write_weights(model, out / "initial.npz")
+    read_weights(model, out / "initial.npz")
+    model, _ = prune_and_train(keras, framework, model, task["way"], data, task)
+    trained = [weight.numpy() for weight in model.trainable_weights]
+    np.savez(out / f"{framework}.npz", *trained)
+    return {"steps": steps_of(task, data), "weights": sum(weight.size for weight in trained)}
+
+
+def prune(framework: str, task: Task) -> Task:
+    """Prunes the dense network in each way of `task["ways"]`, always from the same weights with the same batches."""
+    keras = keras_of(framework)
     data, out = load_data(task["data"]), Path(task["out"])
-    ramp_steps = round(task["ramp"] * steps_of(task, data))
     rows = []
     for way in task["ways"]:
         model = build(keras, task, data)
         read_weights(model, out / "dense.npz")
         check_equal(predict(model, data), np.load(out / "dense.npy"), f"the dense model of {framework}")
-        if framework == "tfmot":
-            sparsity = tfmot.sparsity.keras
-            schedule = sparsity.PolynomialDecay(0.0, way["sparsity"], 0, ramp_steps, frequency=task["frequency"])
-            pruned = sparsity.prune_low_magnitude(model, pruning_schedule=schedule)
-            seconds = fit(keras, pruned, data, task, [sparsity.UpdatePruningStep()])
-            model = sparsity.strip_pruning(pruned)
-        else:
-            callback = MagnitudePruning(
-                way["sparsity"], end_step=ramp_steps, frequency=task["frequency"], allocation=way["allocation"]
-            )
-            seconds = fit(keras, model, data, task, [callback])
+        model, seconds = prune_and_train(keras, framework, model, way, data, task)
         kernels = [
             kernel
             for layer in model.layers
@@ -112,7 +152,7 @@ def prune(framework: str, task: Task) -> Task:
 
 def main() -> None:
     framework, task = sys.argv[1], json.loads(sys.argv[2])
-    print(json.dumps(train(task) if task["do"] == "train" else prune(framework, task)))
+    print(json.dumps({"train": train, "prune": prune, "equal": equal}[task["do"]](framework, task)))
 
 
 if __name__ == "__main__":
