@@ -79,7 +79,9 @@ def test_the_converter_ends_with_its_parent(tmp_path: Path, end: signal.Signals)
     temporary.mkdir()
     os.mkfifo(saved_model / "saved_model.pb")  # nobody writes to it: the converter would wait for ever
     program = (
+        "import signal\n"
         "from pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "from tfopt.export.conversion import convert_saved_model\n"
         f"convert_saved_model(Path({str(saved_model)!r}), Path({str(tmp_path / 'a.tflite')!r}), quantization='none')\n"
     )
