@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
-__all__ = ["RENDERERS", "span"]
+__all__ = ["RENDERERS", "measured", "span"]
 
 
 def render_pruning_overhead(results: dict[str, Any]) -> str:
@@ -29,7 +29,7 @@ def render_pruning_overhead(results: dict[str, Any]) -> str:
         f"MobileNetV2 at {settings['side']} × {settings['side']}, batch of {settings['batch_size']}: medians of "
         f"{settings['rounds']} rounds of {settings['block_steps']} steps, each way in a process of its own, in turns.",
         "",
-        _measured(results),
+        measured(results, "compression"),
     ]
     return "\n".join(lines)
 
@@ -64,7 +64,12 @@ def render_pruning_accuracy(results: dict[str, Any]) -> str:
             f"{prune['ramp']:.0%} of them; Adam from {prune['learning_rate']:g} down to 0 by a cosine, "
             f"{len(case['runs'])} seeds."
         )
-    lines += ["", "Means on the whole test set, and the least and the most of the seeds.", "", _measured(results)]
+    lines += [
+        "",
+        "Means on the whole test set, and the least and the most of the seeds.",
+        "",
+        measured(results, "compression"),
+    ]
     return "\n".join(lines)
 
 
@@ -79,7 +84,7 @@ def render_pruning_equality(results: dict[str, Any]) -> str:
             f"| {title} | `{settings['network']}` | {settings['way']['sparsity']:.0%} | {case['steps']} "
             f"| {case['weights']:,} | {case['largest_difference']:g} |"
         )
-    return "\n".join([*lines, "", _measured(results)])
+    return "\n".join([*lines, "", measured(results, "compression")])
 
 
 def render_channel_pruning(results: dict[str, Any]) -> str:
@@ -111,7 +116,7 @@ def render_channel_pruning(results: dict[str, Any]) -> str:
             f"multiple_of={settings['multiple_of']})`; {settings['fine_tune']['epochs']} epochs of fine-tuning; "
             f"means of {len(case['runs'])} seeds."
         )
-    lines += ["", _measured(results)]
+    lines += ["", measured(results, "compression")]
     return "\n".join(lines)
 
 
@@ -133,7 +138,7 @@ def render_sparse_inference(results: dict[str, Any]) -> str:
         "",
         f"Two Dense layers of {settings['width']:,} units on Fashion-MNIST, {settings['epochs']} epochs; one thread.",
         "",
-        _measured(results),
+        measured(results, "compression"),
     ]
     return "\n".join(lines)
 
@@ -158,15 +163,16 @@ def render_deep_compression(results: dict[str, Any]) -> str:
         f"A CNN of {runs[0]['parameters']:,} parameters on Fashion-MNIST, {len(runs)} seeds; the accuracy is that of "
         "the restored file on the 10,000 test images.",
         "",
-        _measured(results),
+        measured(results, "compression"),
     ]
     return "\n".join(lines)
 
 
-def _measured(results: dict[str, Any]) -> str:
+def measured(results: dict[str, Any], script: str) -> str:
+    """Where the figures are from."""
     machine = results["machine"]
     where = f"{machine['cpu']}, {machine['logical_cores']} logical cores"
-    return f"Measured on {where}, by `python benchmarks/compression.py`."
+    return f"Measured on {where}, by `python benchmarks/{script}.py`."
 
 
 def span(values: dict[str, float]) -> str:

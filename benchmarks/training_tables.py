@@ -5,6 +5,8 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
+from compression_tables import measured
+
 __all__ = ["RENDERERS"]
 
 METHODS = {
@@ -48,7 +50,7 @@ def render_distillation(results: dict[str, Any]) -> str:
             f"a student of {parameters:,}; {one['settings']['student']['epochs']} epochs, "
             f"{len(one['accuracy']['alone']['accuracies'])} seeds."
         )
-    return "\n".join([*lines, "", _measured(results, "distillation")])
+    return "\n".join([*lines, "", measured(results, "distillation")])
 
 
 def render_early_stopping(results: dict[str, Any]) -> str:
@@ -73,7 +75,7 @@ def render_early_stopping(results: dict[str, Any]) -> str:
         "",
         f"Means of {seeds} seeds. A tenth of the training data decides the stop; accuracy is on the test set.",
     ]
-    return "\n".join([*lines, "", _measured(results, "early_stopping")])
+    return "\n".join([*lines, "", measured(results, "early_stopping")])
 
 
 def render_early_exit(results: dict[str, Any]) -> str:
@@ -116,13 +118,7 @@ def render_early_exit(results: dict[str, Any]) -> str:
         f"{' and '.join(settings['exits'])}, {len(runs)} seed{'s' if len(runs) > 1 else ''}; thresholds chosen on a "
         f"tenth of the training data held out (`max_drop={settings['max_drop']}`), figures of the 10,000 test samples.",
     ]
-    return "\n".join([*lines, "", _measured(results, "early_exit")])
-
-
-def _measured(results: dict[str, Any], script: str) -> str:
-    machine = results["machine"]
-    where = f"{machine['cpu']}, {machine['logical_cores']} logical cores"
-    return f"Measured on {where}, by `python benchmarks/{script}.py`."
+    return "\n".join([*lines, "", measured(results, "early_exit")])
 
 
 RENDERERS = {

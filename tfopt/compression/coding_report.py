@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tfopt.compression.coding import coded_size_bytes, entropy_bits
+from tfopt.plain_table import aligned
 
 __all__ = ["CodedCheckpoint", "CodedWeight"]
 
@@ -94,13 +95,5 @@ class CodedCheckpoint:
                     f"{row.entropy_bits:.2f}",
                 )
             )
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column < 2 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in cells
-        ]
         total = f"{self.path}: {self.size_bytes:,} bytes, {self.ratio:.1f} times smaller than {self.raw_bytes:,}"
-        return "\n".join([*lines, total])
+        return "\n".join([*aligned(cells, "<<>>>>>>"), total])

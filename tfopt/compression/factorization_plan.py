@@ -16,6 +16,7 @@ from tfopt.compression.factorization_cost import (
 )
 from tfopt.compression.low_rank import channel_singular_values, rank_for_energy, singular_values
 from tfopt.errors import ConfigError, ModelError
+from tfopt.plain_table import aligned
 from tfopt.resource_target import parse_resource_target
 from tfopt.surgery.graph import Call, Graph, read_graph
 from tfopt.surgery.model import check_model
@@ -75,10 +76,7 @@ class FactorizationPlan:
             changes = (_change(*row.parameters), _change(*row.multiply_accumulates))
             cells.append((row.layer, row.kind, ranks, *changes, error, row.remark))
         cells.append(("total", "", "", _change(*self.parameters), _change(*self.multiply_accumulates), "", ""))
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-        )
+        return "\n".join(aligned(cells, "<" * 7))
 
 
 def plan_factorization(

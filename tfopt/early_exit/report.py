@@ -11,6 +11,7 @@ import numpy as np
 from tfopt.early_exit.evaluation import exit_outputs, right_answers
 from tfopt.early_exit.policy import ExitPolicy
 from tfopt.early_exit.stages import split_stages
+from tfopt.plain_table import aligned
 
 __all__ = ["ExitReport", "ExitRow", "exit_report"]
 
@@ -74,18 +75,11 @@ class ExitReport:
             cells.append((row.name, threshold, f"{row.share:.1%}", f"{row.accuracy:.2%}", leaving, f"{row.flops:,}"))
         cells.append(("mean", "", "", f"{self.accuracy:.2%}", "", f"{self.mean_flops:,.0f}"))
         cells.append(("without early exits", "", "", f"{self.full_accuracy:.2%}", "", f"{self.full_flops:,}"))
-        widths = [max(len(row[column]) for row in cells) for column in range(6)]
-        lines = [
-            "  ".join(
-                [row[0].ljust(widths[0]), *(cell.rjust(size) for cell, size in zip(row[1:], widths[1:], strict=True))]
-            )
-            for row in cells
-        ]
-        lines.append(
+        total = (
             f"{self.samples:,} samples: {self.flops_fraction:.1%} of the FLOPs, "
             f"{100 * self.drop:+.2f} points of accuracy given up"
         )
-        return "\n".join(line.rstrip() for line in lines)
+        return "\n".join([*aligned(cells, "<>>>>>"), total])
 
 
 def exit_report(network: keras.Model, x: Any, y: Any, policy: ExitPolicy) -> ExitReport:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tfopt.benchmark.units import human_bytes, percent, significant
+from tfopt.plain_table import aligned
 from tfopt.profiling.step_cost import StepCost, expected_throughputs
 
 __all__ = ["BatchSizeReport", "BatchSizeTrial"]
@@ -105,10 +106,8 @@ and 0.290 ms for each of them: at 16 the fixed part is 6.1 % of a step. Doubling
                     "<- knee" if trial.batch_size == self.batch_size else "",
                 )
             )
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = ["  ".join([*map(str.rjust, row[:4], widths), row[4]]).rstrip() for row in rows]
         tried = f"Tried {len(self.trials)} of {len(self.sizes)} sizes in {significant(self.seconds, 's')}."
-        return "\n".join([*lines, f"memory: {self.memory_kind}. {tried}", self.reason])
+        return "\n".join([*aligned(rows, ">>>><"), f"memory: {self.memory_kind}. {tried}", self.reason])
 
     def _throughputs(self) -> dict[int, float]:
         return {one.batch_size: one.samples_per_second for one in self.trials if one.samples_per_second is not None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tfopt.benchmark.units import factor, human_bytes, percent, significant
+from tfopt.plain_table import aligned
 
 __all__ = ["MixedPrecisionReport", "PrecisionTrial"]
 
@@ -111,6 +112,4 @@ class MixedPrecisionReport:
             )
             for trial in self.trials
         ]
-        widths = [max(len(row[column]) for row in rows) for column in range(5)]
-        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:5], widths[1:]), row[5]]) for row in rows]
-        return "\n".join([*lines, self.verdict])
+        return "\n".join([*aligned(rows, "<>>>><"), self.verdict])

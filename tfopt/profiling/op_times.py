@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from tfopt.benchmark.units import percent, significant
+from tfopt.plain_table import aligned
 from tfopt.trace import Event
 
 __all__ = ["OpTime", "Profile", "read_op_times"]
@@ -89,7 +90,7 @@ class Profile:
         layers += [(name, significant(ms), percent(ms / self.total_ms)) for name, ms in self.layers[:_SHOWN]]
         ops = [("layer", "part", "operation", "count", "ms")]
         ops += [(op.layer, op.part, op.operation, f"{op.count:g}", significant(op.step_ms)) for op in self.ops[:_SHOWN]]
-        return "\n".join([heading, *_aligned(layers), *_aligned(ops)])
+        return "\n".join([heading, *aligned(layers, ">>>"), *aligned(ops, ">>>>>")])
 
 
 def read_op_times(events: Iterable[Event], *, layers: Collection[str], optimizer: str, steps: int) -> list[OpTime]:
@@ -131,8 +132,3 @@ def _owner(scopes: list[str], layers: Collection[str], optimizer: str) -> tuple[
             if name in layers:
                 return name, "backward" if "gradient_tape" in scopes else "forward"
     return "", "other"
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(map(str.rjust, row, widths)) for row in rows]

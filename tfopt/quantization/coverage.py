@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import keras
 
+from tfopt.plain_table import aligned
 from tfopt.quantization.plan import CoverageRow, plan_quantization
 from tfopt.quantization.strip import settings_of, strip
 from tfopt.surgery.elementary import as_elementary
@@ -32,11 +33,7 @@ class Coverage:
     def __str__(self) -> str:
         cells = [("layer", "kind", "computes", "remark")]
         cells += [(row.layer, row.kind, row.arithmetic, row.remark) for row in self.rows]
-        widths = [max(len(row[column]) for row in cells) for column in range(3)]
-        return "\n".join(
-            "  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]])
-            for row in cells
-        )
+        return "\n".join(aligned(cells, "<<<<"))
 
 
 def coverage(model: keras.Model) -> Coverage:

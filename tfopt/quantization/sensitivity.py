@@ -12,6 +12,7 @@ import numpy as np
 from tfopt.data import Samples, check_samples
 from tfopt.errors import ConfigError, DataError
 from tfopt.output_error import sqnr_db
+from tfopt.plain_table import aligned
 from tfopt.quantization.quantize_aware import is_quantize_aware, quantize_aware
 from tfopt.quantization.roundings import MODEL_OUTPUT, RoundedLayer, SwitchableModel, rounded_layers
 from tfopt.recipe import Quantization, QuantizationConfig
@@ -113,15 +114,7 @@ class Sensitivity:
         measured = any(row.metric_drop is not None for row in self.rows)
         cells = [("layer", "kind", "SQNR dB", "metric drop")]
         cells += [(row.layer, row.kind, f"{row.sqnr_db:.1f}", f"{row.metric_drop or 0:+.4f}") for row in self.rows]
-        shown = [row if measured else row[:3] for row in cells]
-        widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column < 2 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in shown
-        ]
+        lines = aligned(cells, "<<>>") if measured else aligned([row[:3] for row in cells], "<<>")
         return "\n".join([*lines, f"all: {self.sqnr_db:.1f} dB, as a sum {self.predicted_sqnr_db():.1f} dB"])
 
 

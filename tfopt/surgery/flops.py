@@ -10,6 +10,7 @@ from math import prod
 import keras
 from keras import layers
 
+from tfopt.plain_table import aligned
 from tfopt.surgery.graph import Call, read_graph
 
 __all__ = ["CallFlops", "Costs", "LayerCost", "call_flops", "costs", "layer_cost"]
@@ -96,12 +97,7 @@ class Costs:
             for row in self.layers
         ]
         cells.append(("total", "", f"{self.parameters:,}", f"{self.flops:,}", ""))
-        widths = [max(len(row[column]) for row in cells) for column in range(4)]
-        lines = (
-            (row[0].ljust(widths[0]), row[1].ljust(widths[1]), row[2].rjust(widths[2]), row[3].rjust(widths[3]), row[4])
-            for row in cells
-        )
-        return "\n".join("  ".join(line).rstrip() for line in lines)
+        return "\n".join(aligned(cells, "<<>><"))
 
 
 def costs(model: keras.Model) -> Costs:
