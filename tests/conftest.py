@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
-import keras  # noqa: F401 (loaded before the freeze below)
+import keras
 import numpy as np
 import pytest
 
@@ -24,13 +24,19 @@ gc.freeze()
 gc.set_threshold(20_000, 20, 20)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Every test starts from the same random state, whatever ran before it."""
+    keras.utils.set_random_seed(0)
+
+
 def _convert(
     saved_model: Path,
     path: Path,
     *,
     quantization: str,
     calibration: dict[str, np.ndarray] | None = None,
-    **options: bool,
+    **options: bool | str,
 ) -> None:
     samples = []
     if calibration is not None:
