@@ -87,7 +87,7 @@ def overhead(workers: Workers, arguments: argparse.Namespace) -> Settings:
 
 
 def equality(workers: Workers, arguments: argparse.Namespace) -> Settings:
-    """The weights that tfopt and tfmot end with, after the same training in float64."""
+    """The weights that tfopt and tfmot end with, after the same training."""
     found: Settings = {}
     for title, settings in EQUALITY.items():
         with tempfile.TemporaryDirectory(prefix="tfopt-compression-") as out:

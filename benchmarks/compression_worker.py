@@ -24,7 +24,14 @@ Task = dict[str, Any]
 
 def build(keras: Any, task: Task, data: dict[str, np.ndarray]) -> Any:
     keras.utils.set_random_seed(task["seed"])
-    return NETWORKS[task["network"]](keras, data["x_train"].shape[1:], int(data["y_train"].max()) + 1)
+    model = NETWORKS[task["network"]](keras, data["x_train"].shape[1:], int(data["y_train"].max()) + 1)
+    return model if keras.__version__.startswith("3") else keras.models.clone_model(model, clone_function=unfused)
+
+
+def unfused(layer: Any) -> Any:
+    """tf_keras's layer; its batch norms without the fused kernel, which rounds otherwise than Keras 3's operations."""
+    config = layer.get_config()
+    return type(layer).from_config({**config, "fused": False} if "moving_mean_initializer" in config else config)
 
 
 def steps_of(task: Task, data: dict[str, np.ndarray]) -> int:
@@ -114,11 +121,9 @@ def prune_and_train(
 
 
 def equal(framework: str, task: Task) -> Task:
-    """Prunes from the same initial weights in float64, where rounding decides nothing; writes the weights."""
+    """Prunes from the same initial weights; writes the weights."""
     keras = keras_of(framework)
-    keras.backend.set_floatx("float64")
     data = {name: array[: task["samples"]] for name, array in load_data(task["data"]).items()}
-    data |= {name: data[name].astype("float64") for name in ("x_train", "x_test")}
     model, out = build(keras, task, data), Path(task["out"])
     if framework == "tfopt":
         write_weights(model, out / "initial.npz")
