@@ -75,6 +75,22 @@ def test_an_int8_file(files: dict[str, Path]) -> None:
     assert len(kernel.scales) == 4
     assert kernel.channel_axis == 0
     assert conv.inputs[0].constant is None
+    assert conv.options["fusedActivationFunction"] == schema.ActivationFunctionType.RELU
+    assert (conv.options["strideH"], conv.options["dilationWFactor"], conv.subgraph) == (1, 1, 0)
+
+
+def test_static_sizes_beside_those_of_the_signature(files: dict[str, Path], tmp_path: Path) -> None:
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(files["int8"].read_bytes(), 0))
+    for tensor in model.subgraphs[0].tensors:
+        if tensor.shape is not None and len(tensor.shape) == 4:
+            tensor.shapeSignature = np.int32([-1, *tensor.shape[1:]])
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path = tmp_path / "signature.tflite"
+    path.write_bytes(builder.Output())
+    given, found = read_tflite(files["int8"]).inputs["image"], read_tflite(path).inputs["image"]
+    assert (given.shape, given.static_shape) == ((1, 6, 6, 2), (1, 6, 6, 2))
+    assert (found.shape, found.static_shape) == ((-1, 6, 6, 2), (1, 6, 6, 2))
 
 
 def test_constants_are_the_weights_of_keras(files: dict[str, Path], model: keras.Model) -> None:

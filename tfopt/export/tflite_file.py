@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Tensor:
         channel_axis: the axis that has a scale per channel, where there are several.
         constant: the bytes, for a constant.
         sparse_layout: where the numbers of a constant belong that is stored without its zeros.
+        static_shape: the sizes with which the file was converted, where `shape` has -1; the same elsewhere.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Tensor:
     channel_axis: int
     constant: bytes | None
     sparse_layout: SparseLayout | None = None
+    static_shape: tuple[int, ...] = ()
 
     @property
     def is_float(self) -> bool:
@@ -78,12 +80,16 @@ class Operator:
         version: of the operator.
         inputs: its input tensors, constants included; an absent optional one is left out.
         outputs: its output tensors.
+        options: its settings, by the schema's names ("fusedActivationFunction", "axis", …); empty if it has none.
+        subgraph: 0 for the main graph; others are the bodies of control flow, or belong to further signatures.
     """
 
     name: str
     version: int
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    subgraph: int = 0
 
     @property
     def is_float(self) -> bool:
@@ -142,20 +148,22 @@ def read_tflite(path: str | Path) -> TfliteFile:
 def _file(model: schema.ModelT, content: bytes) -> TfliteFile:
     operators: list[Operator] = []
     tables = [[_tensor(tensor, model, content) for tensor in subgraph.tensors] for subgraph in model.subgraphs]
-    for subgraph, tensors in zip(model.subgraphs, tables, strict=True):
+    for index, (subgraph, tensors) in enumerate(zip(model.subgraphs, tables, strict=True)):
         for operator in subgraph.operators if subgraph.operators is not None else ():
             code = model.operatorCodes[operator.opcodeIndex]
             # Codes above 127 do not fit the older, one-byte field.
-            number = max(code.builtinCode, code.deprecatedBuiltinCode)
-            name = _OPERATORS.get(number, f"BUILTIN {number}")
+            builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+            name = _OPERATORS.get(builtin, f"BUILTIN {builtin}")
             if code.customCode is not None:
                 name = f"CUSTOM {code.customCode.decode()}"
             operators.append(
                 Operator(
                     name,
                     code.version,
-                    tuple(tensors[index] for index in operator.inputs if index >= 0),
-                    tuple(tensors[index] for index in operator.outputs if index >= 0),
+                    tuple(tensors[number] for number in operator.inputs if number >= 0),
+                    tuple(tensors[number] for number in operator.outputs if number >= 0),
+                    {} if operator.builtinOptions is None else dict(vars(operator.builtinOptions)),
+                    index,
                 )
             )
     main, tensors = model.subgraphs[0], tables[0]
@@ -182,16 +190,17 @@ def _tensor(tensor: schema.TensorT, model: schema.ModelT, content: bytes) -> Ten
     grid = tensor.quantization
     scales = () if grid is None or grid.scale is None else tuple(float(scale) for scale in grid.scale)
     zero_points = () if grid is None or grid.zeroPoint is None else tuple(int(zero) for zero in grid.zeroPoint)
-    shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
+    static_shape = () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
     return Tensor(
         name="" if tensor.name is None else tensor.name.decode(),
-        shape=() if shape is None else tuple(int(size) for size in shape),
+        shape=static_shape if tensor.shapeSignature is None else tuple(int(size) for size in tensor.shapeSignature),
         dtype=_DTYPES.get(tensor.type, f"TYPE {tensor.type}"),
         scales=scales,
         zero_points=zero_points,
         channel_axis=0 if grid is None else int(grid.quantizedDimension),
         constant=constant,
         sparse_layout=_sparse_layout(tensor.sparsity),
+        static_shape=static_shape,
     )
 
 
