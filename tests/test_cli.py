@@ -157,7 +157,7 @@ def test_an_error_is_one_message(folder: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ("export {m} --out {out}", "needs calibration=..., a few hundred typical samples"),
-        ("export {m} --out {out} --quantization int4", "weight_only_int8, none. Received: 'int4'"),
+        ("export {m} --out {out} --quantization int4", "weight_only_int4, none. Received: 'int4'"),
         ("export {m} --out {out} --format onnx", "--format must be tflite or serving. Received: onnx"),
         ("export {m} --out {out} --format serving --name a/b", "Received: 'a/b'"),
         ("export {m} --out {out} --format serving --version 0", "at least 1. Received: 0"),

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tfopt.errors import ConfigError
-from tfopt.recipe import QUANTIZATIONS, FineTuning, Recipe
+from tfopt.recipe import FineTuning, Preset, Recipe
 
 fine_tunings = st.builds(
     FineTuning,
@@ -20,7 +21,7 @@ fine_tunings = st.builds(
 )
 recipes = st.builds(
     Recipe,
-    quantization=st.sampled_from(QUANTIZATIONS),
+    quantization=st.sampled_from(get_args(Preset)),
     fine_tuning=st.none() | fine_tunings,
     calibration_samples=st.integers(1, 10**9),
 )
@@ -52,7 +53,11 @@ def test_absent_fields_have_their_defaults() -> None:
         ("fine_tuning: {epoch: 7}", ["fine_tuning.epoch", "7"]),
         (
             "quantization: int4",
-            ["quantization", "'int4'", "'int8', 'int16x8', 'float16', 'dynamic', 'weight_only_int8' or 'none'"],
+            [
+                "quantization",
+                "'int4'",
+                "'weight_only_int8', 'none', 'int8_float_io' or 'weight_only_int4'",
+            ],
         ),
         ("calibration_samples: many", ["calibration_samples", "'many'"]),
         ("calibration_samples: 0", ["calibration_samples", "greater than or equal to 1", "Received: 0"]),

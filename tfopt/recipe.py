@@ -12,9 +12,9 @@ from tfopt.artifact import write_whole
 from tfopt.errors import ConfigError
 
 __all__ = [
-    "QUANTIZATIONS",
     "RANGE_METHODS",
     "FineTuning",
+    "Preset",
     "Quantization",
     "QuantizationConfig",
     "RangeMethod",
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 Quantization = Literal["int8", "int16x8", "float16", "dynamic", "weight_only_int8", "none"]
-QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
+Preset = Literal[Quantization, "int8_float_io", "weight_only_int4"]
 RangeMethod = Literal["min_max", "percentile", "mse", "entropy"]
 RANGE_METHODS: tuple[str, ...] = get_args(RangeMethod)
 
@@ -101,8 +101,9 @@ class Recipe(BaseModel):
     """What is done to a model between `fit` and the device.
 
     Args:
-        quantization: "int8" (int8 in and out, no float op), "int16x8" (int16 activations), "float16" (weights),
-            "dynamic" (int8 weights, float in and out), "weight_only_int8" or "none".
+        quantization: the preset of the export: "int8" (int8 in and out, no float op), "int8_float_io" (float in and
+            out), "int16x8" (int16 activations), "float16" (weights), "dynamic" (int8 weights, float in and out),
+            "weight_only_int8", "weight_only_int4" or "none".
         fine_tuning: quantization-aware fine-tuning before the export, or None for post-training only.
         calibration_samples: how many samples the activation ranges are measured on.
 
@@ -122,7 +123,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    quantization: Quantization = "int8"
+    quantization: Preset = "int8"
     fine_tuning: FineTuning | None = None
     calibration_samples: int = Field(default=256, ge=1)
 

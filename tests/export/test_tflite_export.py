@@ -11,7 +11,8 @@ from keras import layers
 
 from tfopt.artifact import Artifact
 from tfopt.errors import ConfigError, DataError, ExportError, ModelError
-from tfopt.export.tflite import MINIMUM_SQNR_DB, export_tflite
+from tfopt.export.presets import PRESETS
+from tfopt.export.tflite import export_tflite
 from tfopt.export.tflite_file import read_tflite
 from tfopt.export.tflite_runtime import run_tflite
 from tfopt.quantization import quantize_aware
@@ -98,8 +99,8 @@ def test_what_was_measured_is_recorded(kind: str, artifacts: dict[str, Artifact]
     quantization = kind.partition(" ")[0]
     assert verification["samples"] == 40
     assert verification["samples_from"] == "calibration data"
-    assert verification["minimum_sqnr_db"] == MINIMUM_SQNR_DB[quantization]
-    assert verification["sqnr_db"] >= MINIMUM_SQNR_DB[quantization]
+    assert verification["minimum_sqnr_db"] == PRESETS[quantization].minimum_sqnr_db
+    assert verification["sqnr_db"] >= PRESETS[quantization].minimum_sqnr_db
     assert verification["operators"] == read_tflite(artifact.path).operator_counts
     assert artifact.recipe == Recipe(quantization=quantization).to_dict()
     assert Artifact.load(artifact.path) == artifact
@@ -230,7 +231,7 @@ def test_a_failed_conversion_keeps_the_file_that_was_there(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"quantization": "int4"}, ConfigError, "weight_only_int8, none. Received: 'int4'"),
+        ({"quantization": "int4"}, ConfigError, "weight_only_int4, none. Received: 'int4'"),
         ({"quantization": None}, ConfigError, "Received: None"),
         ({"path": "model.bin"}, ConfigError, r"must be that of a file ending in \.tflite\. Received: .*model\.bin"),
         ({"quantization": "int8"}, ConfigError, "int8 needs calibration=.*Received: None"),

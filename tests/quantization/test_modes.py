@@ -1,6 +1,7 @@
 """Every mode of a quantize-aware model, to the file: it computes there what it computes in Keras."""
 
 from pathlib import Path
+from typing import get_args
 
 import keras
 import numpy as np
@@ -13,9 +14,12 @@ from tfopt.export.tflite_file import Operator, read_tflite
 from tfopt.quantization import coverage, quantize_aware, settings_of
 from tfopt.quantization.layers import FakeQuantize, LearnedFakeQuantize, QuantizeAware
 from tfopt.quantization.spec import activation_grid
-from tfopt.recipe import QUANTIZATIONS, QuantizationConfig
+from tfopt.recipe import Quantization, QuantizationConfig
 
-pytestmark = pytest.mark.usefixtures("conversion_in_this_process")
+pytestmark = [
+    pytest.mark.usefixtures("conversion_in_this_process"),
+    pytest.mark.filterwarnings("ignore:export_tflite. int16x8 is slow on CPUs:UserWarning"),
+]
 
 SAMPLES = np.random.default_rng(1).normal(0.3, 1.0, (48, 16, 16, 3)).astype(np.float32)
 
@@ -64,7 +68,7 @@ def test_the_file_computes_what_keras_computes(
 
 def test_every_mode_is_tested_above() -> None:
     [mark] = [mark for mark in test_the_file_computes_what_keras_computes.pytestmark if mark.name == "parametrize"]
-    assert {case[0] for case in mark.args[1]} == set(QUANTIZATIONS)
+    assert {case[0] for case in mark.args[1]} == set(get_args(Quantization))
 
 
 @pytest.mark.slow

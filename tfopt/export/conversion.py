@@ -1,4 +1,4 @@
-"""Running TensorFlow's TFLite converter in a process of its own.
+"""Running TensorFlow's TFLite converter, and ai-edge-quantizer on what it gives, in a process of its own.
 
 The converter can crash the process it runs in (a segmentation fault on some recurrent models) and leaks memory at
 every conversion; out here neither reaches the user's program.
@@ -14,10 +14,12 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tfopt.errors import ExportError
+from tfopt.export.presets import PRESETS
 
 __all__ = ["convert_saved_model"]
 
@@ -29,6 +31,7 @@ def convert_saved_model(
     path: Path,
     *,
     quantization: str,
+    engine: str = "converter",
     calibration: dict[str, np.ndarray] | None = None,
     per_channel_dense: bool = True,
     allow_float: bool = False,
@@ -40,7 +43,8 @@ def convert_saved_model(
     Args:
         saved_model: the folder, with one signature `serving_default`.
         path: the file to write.
-        quantization: one of `recipe.QUANTIZATIONS`.
+        quantization: one of `presets.PRESETS`.
+        engine: what quantizes, "converter" or "ai-edge-quantizer".
         calibration: for post-training int8 and int16x8, samples by signature input name, of shape `(n, ...)`.
         per_channel_dense: whether dense kernels have a scale per unit.
         allow_float: whether post-training int8 and int16x8 may leave operators in float.
@@ -52,6 +56,7 @@ def convert_saved_model(
     """
     with tempfile.TemporaryDirectory(prefix="tfopt-conversion-") as folder:
         options = {
+            "engine": engine,
             "per_channel_dense": per_channel_dense,
             "allow_float": allow_float,
             "sparse_weights": sparse_weights,
@@ -94,23 +99,38 @@ def _last_words(log: Path, lines: int = 6) -> str:
 
 
 def _convert(saved_model: str, path: str, quantization: str, options: str, calibration: str | None = None) -> None:
+    settings = json.loads(options)
+    samples = None
+    if calibration is not None:
+        with np.load(calibration) as file:
+            samples = dict(file)
+    if settings["engine"] == "converter":
+        converted = _run_converter(saved_model, quantization, settings, samples)
+    else:
+        from tfopt.export.ai_edge import quantize
+
+        converted = quantize(_run_converter(saved_model, "none", settings, None), quantization, samples)
+    Path(path).write_bytes(converted)
+
+
+def _run_converter(
+    saved_model: str, quantization: str, settings: dict[str, Any], samples: dict[str, np.ndarray] | None
+) -> bytes:
     import tensorflow as tf
 
-    settings = json.loads(options)
+    preset = PRESETS[quantization]
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
-    if quantization not in {"none", "weight_only_int8"}:
+    if quantization != "none":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if settings["sparse_weights"]:
         converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
     if quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if quantization in {"int8", "int16x8"}:
-        converter.inference_input_type = converter.inference_output_type = {"int8": tf.int8}.get(quantization, tf.int16)
+    if preset.integer_tensors:
+        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(preset.tensors)
     # TensorFlow has no other option for it.
     converter._experimental_disable_per_channel_quantization_for_dense_layers = not settings["per_channel_dense"]
-    if calibration is not None:
-        with np.load(calibration) as file:
-            samples = dict(file)
+    if samples is not None:
 
         def representative_dataset() -> Iterator[tuple[str, dict[str, np.ndarray]]]:
             for index in range(len(next(iter(samples.values())))):
@@ -120,17 +140,11 @@ def _convert(saved_model: str, path: str, quantization: str, options: str, calib
         integer_operators = {
             "int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
             "int16x8": tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
-        }[quantization]
+        }[str(preset.mode)]
         converter.target_spec.supported_ops = [integer_operators]
         if settings["allow_float"]:
             converter.target_spec.supported_ops.append(tf.lite.OpsSet.TFLITE_BUILTINS)
-    converted = converter.convert()
-    if quantization == "weight_only_int8":  # TensorFlow's converter computes on int8 wherever weights are
-        from ai_edge_quantizer import quantizer, recipe
-
-        weight_only = quantizer.Quantizer(converted, recipe.weight_only_wi8_afp32())
-        converted = weight_only.quantize().quantized_model
-    Path(path).write_bytes(converted)
+    return converter.convert()
 
 
 def _end_with_parent() -> None:

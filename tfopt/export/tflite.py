@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +16,27 @@ from rich.console import Console
 from tfopt.artifact import Artifact, TensorSpec, record_path, write_whole
 from tfopt.data import Samples, check_samples
 from tfopt.errors import ConfigError, ExportError, ModelError
+from tfopt.export.ai_edge import RECIPES
 from tfopt.export.archive import write_archive
+from tfopt.export.audit import audit
 from tfopt.export.conversion import convert_saved_model
+from tfopt.export.presets import PRESETS
 from tfopt.export.signature import input_names, input_structure, output_names
 from tfopt.export.tflite_file import Tensor, TfliteFile, read_tflite
 from tfopt.export.tflite_runtime import run_tflite
 from tfopt.export.verify import Agreement, compare
 from tfopt.quantization import freeze, is_quantize_aware, settings_of, strip
-from tfopt.recipe import QUANTIZATIONS, Recipe
+from tfopt.recipe import Recipe
+from tfopt.surgery.elementary import as_elementary
 from tfopt.surgery.model import check_model
 from tfopt.surgery.precision import in_float32
+from tfopt.surgery.recurrent import unroll_recurrent
 
-__all__ = ["MINIMUM_SQNR_DB", "export_tflite"]
+__all__ = ["ENGINES", "export_tflite"]
 
-MINIMUM_SQNR_DB = {
-    "none": 60.0,
-    "float16": 40.0,
-    "weight_only_int8": 12.0,
-    "dynamic": 12.0,
-    "int16x8": 12.0,
-    "int8": 8.0,
-}
-"""Below this signal-to-noise ratio against Keras an artifact is refused. The bounds catch what is broken (a
-wrong converter gives 0 dB and less); how good a quantization is, the accuracy on data tells."""
-
+ENGINES = ("converter", "ai-edge-quantizer")
+"""What can quantize a trained model; "best" tries all."""
 VERIFICATION_SAMPLES = 64
-SPARSE_QUANTIZATIONS = ("none", "int8")
-"""Those for whose weights the runtime has sparse kernels."""
-INTEGER_QUANTIZATIONS = {"int8": "INT8", "int16x8": "INT16"}
-"""Those whose files compute on integers alone, with the type of input and output."""
 
 
 def export_tflite(
@@ -51,6 +45,8 @@ def export_tflite(
     quantization: str | None = None,
     *,
     calibration: Samples | None = None,
+    engine: str = "converter",
+    per_channel_dense: bool = True,
     allow_float: bool = False,
     sparse_weights: bool = False,
     verify: bool = True,
@@ -65,16 +61,23 @@ def export_tflite(
     Args:
         model: a built Keras 3 model, plain or from `quantize_aware`.
         path: the file to write, ending in .tflite.
-        quantization: by default what the model was made quantize-aware for, else "int8".
+        quantization: a preset; by default what the model was made quantize-aware for, else "int8".
             "int8": int8 input, output and operators, for microcontrollers and fast CPU inference;
+            "int8_float_io": the same with float input and output;
             "int16x8": int16 input, output and activations, int8 weights: more exact, slow on CPUs;
             "dynamic": int8 weights, float input and output, computed on int8 where the runtime can;
-            "weight_only_int8": int8 weights, computed in float;
+            "weight_only_int8", "weight_only_int4": small weights, computed in float (int4: slow on CPUs);
             "float16": weights of half the size;
             "none": float32.
         calibration: samples for the ranges of post-training int8 and of int16x8 (required there) and for the
             verification: an array of shape `(n, ...)`, a sequence or mapping of arrays, or a tf.data.Dataset of
             batches. Without them the verification runs on standard normal samples, and says so.
+        engine: what quantizes a trained model: "converter" (TensorFlow's), "ai-edge-quantizer" (for all presets but
+            float16 and none), or "best": both, of which the one nearer to Keras on the calibration data is kept.
+            Weight-only presets always take ai-edge-quantizer: the converter has none. Which one is better depends on
+            the network.
+        per_channel_dense: whether dense kernels get a scale per unit in post-training int8 and int16x8; some
+            accelerators want one for all. A quantize-aware model has it in its `QuantizationConfig`.
         allow_float: whether an int8 or int16x8 file may compute in float where it has no integer operator. Layers that
             `quantize_aware` was asked to keep in float may do so anyway. The artifact's verification names
             the operators.
@@ -88,7 +91,7 @@ def export_tflite(
         The artifact; `artifact.path` is the file.
 
     Raises:
-        ConfigError: if `quantization` is unknown or the place cannot be written.
+        ConfigError: if an argument is unknown or does not go with another, or the place cannot be written.
         ModelError: if the model is not one tfopt can export.
         DataError: if the calibration data is missing, empty, or does not fit.
         ExportError: if the conversion, the audit or the verification fails; nothing is written then.
@@ -103,9 +106,9 @@ def export_tflite(
         TensorFlow Lite 8-bit quantization specification.
     """
     path = Path(path)
-    if quantization is not None and quantization not in QUANTIZATIONS:
+    if quantization is not None and quantization not in PRESETS:
         raise ConfigError(
-            f"export_tflite: quantization must be one of {', '.join(QUANTIZATIONS)}. Received: {quantization!r}."
+            f"export_tflite: quantization must be one of {', '.join(PRESETS)}. Received: {quantization!r}."
         )
     if path.suffix != ".tflite" or path.is_dir():
         raise ConfigError(f"export_tflite: the path must be that of a file ending in .tflite. Received: {path}.")
@@ -114,20 +117,39 @@ def export_tflite(
     model = in_float32(model)
     config, exceptions = settings_of(model)
     quantization = quantization or config.mode
-    if sparse_weights and quantization not in SPARSE_QUANTIZATIONS:
+    preset = PRESETS[quantization]
+    if sparse_weights and not preset.sparse:
         raise ConfigError(
-            f"export_tflite: sparse_weights=True needs quantization {' or '.join(SPARSE_QUANTIZATIONS)}. "
-            f"Received: {quantization}."
+            f"export_tflite: sparse_weights=True needs quantization "
+            f"{' or '.join(name for name, one in PRESETS.items() if one.sparse)}. Received: {quantization}."
         )
-    trained_for_it = is_quantize_aware(model) and config.mode == quantization
-    integer = quantization in INTEGER_QUANTIZATIONS
-    needs_ranges = quantization == "int16x8" or (integer and not trained_for_it)
+    trained_for_it = is_quantize_aware(model) and config.mode in {quantization, preset.mode}
+    engines = _engines(engine, quantization, trained_for_it=trained_for_it, verify=verify)
+    if not per_channel_dense and (trained_for_it or engines != ["converter"] or not preset.is_integer):
+        raise ConfigError(
+            "export_tflite: per_channel_dense=False is for post-training int8 and int16x8 by the converter; a "
+            "quantize-aware model takes it from QuantizationConfig(per_channel_dense=False). Received: "
+            f"{'a quantize-aware model' if trained_for_it else f'{quantization}, engine={engine!r}'}."
+        )
+    if quantization == "int16x8" and any("int" in tensor.dtype for tensor in model.inputs):
+        raise ConfigError(
+            "export_tflite: the converter cannot calibrate int16x8 for integer inputs, such as tokens. Received: "
+            f"{', '.join(f'{x.name} {x.dtype}' for x in model.inputs)}. Take int8, or split off the embedding."
+        )
+    needs_ranges = quantization == "int16x8" or (preset.is_integer and not trained_for_it)
     allow_float = allow_float or (trained_for_it and any(one.activation_bits is None for one in exceptions.values()))
     recipe = recipe or Recipe(quantization=quantization)  # type: ignore[arg-type]
     if needs_ranges and calibration is None:
         raise ConfigError(
             f"export_tflite: {quantization} needs calibration=..., a few hundred typical samples, to measure the "
             "activation ranges. Received: None. (A model that is quantize-aware for int8 needs none.)"
+        )
+    if preset.slowdown_on_cpu is not None:
+        warnings.warn(
+            f"export_tflite: {quantization} is slow on CPUs: {preset.slowdown_on_cpu:g} times the latency of float32 "
+            "was measured for a MobileNetV2. Measure it on your target (tfopt.benchmark).",
+            UserWarning,
+            stacklevel=2,
         )
     samples = None
     if calibration is not None:
@@ -144,25 +166,35 @@ def export_tflite(
         Console(stderr=True, force_jupyter=False).status(f"Converting to {path.name} ({quantization})"),
         tempfile.TemporaryDirectory(prefix="tfopt-export-") as folder,
     ):
-        convertible = freeze(model) if trained_for_it else reference
+        convertible = unroll_recurrent(freeze(model) if trained_for_it else reference)
+        if preset.is_integer and not trained_for_it:
+            convertible = as_elementary(convertible)
         write_archive(convertible, Path(folder, "saved_model"), outputs=output_names(model), batch_size=1)
-        converted = Path(folder, path.name)
-        convert_saved_model(
-            Path(folder, "saved_model"),
-            converted,
-            quantization=quantization,
-            calibration=samples if needs_ranges else None,
-            per_channel_dense=not trained_for_it or config.per_channel_dense,
-            allow_float=allow_float,
-            sparse_weights=sparse_weights,
-        )
+
+        def convert(engine: str) -> tuple[Path, dict[str, Any]]:
+            converted = Path(folder, engine, path.name)
+            converted.parent.mkdir()
+            convert_saved_model(
+                Path(folder, "saved_model"),
+                converted,
+                quantization=quantization,
+                engine=engine,
+                calibration=samples if needs_ranges else None,
+                per_channel_dense=config.per_channel_dense if trained_for_it else per_channel_dense,
+                allow_float=allow_float,
+                sparse_weights=sparse_weights,
+            )
+            file = read_tflite(converted)
+            floats = audit(file, quantization, allow_float=allow_float)
+            verification: dict[str, Any] = {"full_integer": file.is_full_integer, "operators": file.operator_counts}
+            if preset.is_integer and floats:
+                verification["float_operators"] = Counter(one.name for one in floats)
+            if verify:
+                verification |= _verify(reference, output_names(model), converted, file, quantization, samples)
+            return converted, verification
+
+        converted, verification = convert(engines[0]) if len(engines) == 1 else _best(convert, engines)
         file = read_tflite(converted)
-        _audit(file, quantization, allow_float=allow_float)
-        verification: dict[str, Any] = {"full_integer": file.is_full_integer, "operators": file.operator_counts}
-        if integer and not file.is_full_integer:
-            verification["float_operators"] = Counter(one.name for one in file.operators if one.is_float)
-        if verify:
-            verification |= _verify(reference, output_names(model), converted, file, quantization, samples)
         artifact = Artifact.of(
             converted,
             kind="tflite",
@@ -174,6 +206,46 @@ def export_tflite(
         temporary.write_bytes(converted.read_bytes())
         record.write_text(artifact.to_record())
     return artifact
+
+
+def _engines(engine: str, quantization: str, *, trained_for_it: bool, verify: bool) -> list[str]:
+    """The engines to try."""
+    if engine not in {*ENGINES, "best"}:
+        raise ConfigError(f"export_tflite: engine must be one of {', '.join(ENGINES)}, best. Received: {engine!r}.")
+    if quantization.startswith("weight_only"):
+        return ["ai-edge-quantizer"]
+    if engine == "converter" or (engine == "best" and (trained_for_it or quantization not in RECIPES)):
+        return ["converter"]
+    if trained_for_it:
+        raise ConfigError(
+            "export_tflite: a quantize-aware model keeps the ranges it learned, which only the converter takes over. "
+            f"Received: engine={engine!r}. Leave it out, or give tfopt.quantization.strip(model)."
+        )
+    if quantization not in RECIPES:
+        raise ConfigError(
+            f"export_tflite: ai-edge-quantizer quantizes to {', '.join(RECIPES)}. Received: {quantization}. "
+            "Leave engine= out."
+        )
+    if engine == "best" and not verify:
+        raise ConfigError("export_tflite: engine='best' is decided by the verification. Received: verify=False.")
+    return list(ENGINES) if engine == "best" else [engine]
+
+
+def _best(convert: Callable[[str], tuple[Path, dict[str, Any]]], engines: list[str]) -> tuple[Path, dict[str, Any]]:
+    """The file nearest to Keras; an engine that fails is named with its reason."""
+    found: dict[str, tuple[Path, dict[str, Any]]] = {}
+    failures: dict[str, str] = {}
+    for engine in engines:
+        try:
+            found[engine] = convert(engine)
+        except ExportError as error:
+            failures[engine] = str(error)
+    if not found:
+        raise ExportError("No engine gave a usable file. " + " ".join(f"{key}: {why}" for key, why in failures.items()))
+    ratios = {key: verification["sqnr_db"] for key, (_, verification) in found.items()}
+    best = max(ratios, key=lambda key: ratios[key] if isinstance(ratios[key], float) else np.inf)  # "exact"
+    path, verification = found[best]
+    return path, {**verification, "engine": best, "engines_sqnr_db": {**ratios, **failures}}
 
 
 def _check_static(model: keras.Model) -> None:
@@ -200,41 +272,6 @@ def _spec(name: str, tensor: Tensor) -> TensorSpec:
     )
 
 
-def _audit(file: TfliteFile, quantization: str, *, allow_float: bool) -> None:
-    """Refuses a file that would fail on the device or is quietly float."""
-    problems = []
-    densified = {
-        id(one.outputs[0]) for one in file.operators if one.name == "DENSIFY" and one.outputs[0].dtype == "INT8"
-    }
-    for operator in file.operators:
-        writes = f"{operator.name} (it writes '{operator.outputs[0].name}')" if operator.outputs else operator.name
-        if operator.name.startswith("CUSTOM"):
-            problems.append(f"{writes} is no TFLite builtin")
-        elif operator.name in {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"}:
-            problems.append(f"{writes} keeps state outside the graph")
-        elif any(-1 in tensor.shape for tensor in operator.outputs):
-            problems.append(f"{writes} has a dynamic shape")
-        elif quantization in INTEGER_QUANTIZATIONS and operator.is_float and not allow_float:
-            problems.append(f"{writes} computes in float")
-        elif operator.name == "FULLY_CONNECTED" and any(id(tensor) in densified for tensor in operator.inputs):
-            problems.append(
-                f"{writes} has sparse int8 weights not in blocks of 16 along the input: XNNPACK refuses them"
-            )
-    if quantization in INTEGER_QUANTIZATIONS:
-        problems += [
-            f"the tensor '{name}' is {tensor.dtype}, not {INTEGER_QUANTIZATIONS[quantization]}"
-            for name, tensor in (*file.inputs.items(), *file.outputs.items())
-            if tensor.is_float
-        ]
-    if problems:
-        raise ExportError(
-            f"The converted file was refused ({quantization}): {'; '.join(problems[:8])}"
-            f"{f'; and {len(problems) - 8} more' if len(problems) > 8 else ''}. "
-            "print(tfopt.quantization.coverage(model)) names the layers without an integer rule; allow_float=True "
-            "lets them compute in float."
-        )
-
-
 def _verify(
     reference: keras.Model,
     names: list[str],
@@ -253,7 +290,7 @@ def _verify(
     scales = [next(iter(file.outputs[name].scales), None) for name in names]
     agreement = compare(expected, [received[name] for name in names], scales=scales)
     portable = compare([array[:1] for array in expected], [first[name] for name in names])
-    minimum = MINIMUM_SQNR_DB[quantization]
+    minimum = PRESETS[quantization].minimum_sqnr_db
     for measured, runtime in ((agreement, "with XNNPACK"), (portable, "without XNNPACK")):
         if not measured.sqnr_db >= minimum:
             raise ExportError(_disagreement(measured, runtime, quantization, minimum, source))

@@ -1,0 +1,77 @@
+"""Looking over a converted .tflite file: what would fail on a device, or is quietly float."""
+
+from __future__ import annotations
+
+from tfopt.errors import ExportError
+from tfopt.export.presets import PRESETS
+from tfopt.export.tflite_file import Operator, TfliteFile
+
+__all__ = ["audit", "float_operators"]
+
+
+def audit(file: TfliteFile, quantization: str, *, allow_float: bool) -> list[Operator]:
+    """Refuses a file that would fail on the device or is quietly float.
+
+    Args:
+        file: the file, read back.
+        quantization: the preset it was converted to.
+        allow_float: whether a file that should compute on integers may compute in float in places.
+
+    Returns:
+        The operators that compute in float.
+
+    Raises:
+        ExportError: with all that is wrong.
+    """
+    preset = PRESETS[quantization]
+    floats = float_operators(file, float_edges=preset.integer_tensors is None)
+    problems = []
+    densified = {
+        id(one.outputs[0]) for one in file.operators if one.name == "DENSIFY" and one.outputs[0].dtype == "INT8"
+    }
+    for operator in file.operators:
+        writes = f"{operator.name} (it writes '{operator.outputs[0].name}')" if operator.outputs else operator.name
+        if operator.name.startswith("CUSTOM"):
+            problems.append(f"{writes} is no TFLite builtin")
+        elif operator.name in {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"}:
+            problems.append(f"{writes} keeps state outside the graph")
+        elif any(-1 in tensor.shape for tensor in operator.outputs):
+            problems.append(f"{writes} has a dynamic shape")
+        elif preset.is_integer and operator in floats and not allow_float:
+            problems.append(f"{writes} computes in float")
+        elif operator.name == "FULLY_CONNECTED" and any(id(tensor) in densified for tensor in operator.inputs):
+            problems.append(
+                f"{writes} has sparse int8 weights not in blocks of 16 along the input: XNNPACK refuses them"
+            )
+    if preset.integer_tensors:
+        problems += [
+            f"the tensor '{name}' is {tensor.dtype}, not {preset.integer_tensors}"
+            for name, tensor in (*file.inputs.items(), *file.outputs.items())
+            if tensor.is_float
+        ]
+    if problems:
+        raise ExportError(
+            f"The converted file was refused ({quantization}): {'; '.join(problems[:8])}"
+            f"{f'; and {len(problems) - 8} more' if len(problems) > 8 else ''}. "
+            "print(tfopt.quantization.coverage(model)) names the layers without an integer rule; allow_float=True "
+            "lets them compute in float."
+        )
+    return floats
+
+
+def float_operators(file: TfliteFile, *, float_edges: bool) -> list[Operator]:
+    """The operators that compute in float.
+
+    Args:
+        file: what to look at.
+        float_edges: whether inputs and outputs may be float: what quantizes an input and what dequantizes an output
+            does not count then.
+    """
+    inputs, outputs = ({id(tensor) for tensor in edge.values()} for edge in (file.inputs, file.outputs))
+
+    def at_an_edge(operator: Operator) -> bool:
+        return (operator.name == "QUANTIZE" and id(operator.inputs[0]) in inputs) or (
+            operator.name == "DEQUANTIZE" and id(operator.outputs[0]) in outputs
+        )
+
+    return [one for one in file.operators if one.is_float and not (float_edges and at_an_edge(one))]
