@@ -1,5 +1,6 @@
 """Artifacts are written whole or not at all, and their records tell when the content is no longer theirs."""
 
+import json
 import os
 import subprocess
 import sys
@@ -189,6 +190,18 @@ def test_printing_tells_size_tensors_and_measurements(tmp_path: Path) -> None:
     assert "7 bytes" in text
     assert "x int8[1, 2]" in text
     assert "sqnr_db=31.5, full_integer=True" in text
+
+
+def test_the_layers_of_operators_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(b"TFL3")
+    layers = (("block/conv", "block/relu"), (), ("scores",))
+    artifact = Artifact.of(path, kind="tflite", inputs=(), outputs=(), layers=layers)
+    record = artifact.save()
+    assert json.loads(record.read_text())["layers"] == ["block/conv;block/relu", "", "scores"]
+    assert Artifact.load(path).layers == layers
+    record.write_text(json.dumps({name: x for name, x in json.loads(record.read_text()).items() if name != "layers"}))
+    assert Artifact.load(path).layers == ()  # as older versions wrote it
 
 
 def test_a_partial_file_without_a_process_number_is_the_users(tmp_path: Path) -> None:

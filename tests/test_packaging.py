@@ -192,11 +192,11 @@ def test_the_extras_that_messages_name_exist() -> None:
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    ethos_u = importlib.import_module("tfopt.benchmark.ethos_u")
+    vela = importlib.import_module("tfopt.vela")
 
     def absent(name: str) -> str:
-        raise ethos_u.PackageNotFoundError(name)
+        raise vela.PackageNotFoundError(name)
 
-    monkeypatch.setattr(ethos_u, "version", absent)
+    monkeypatch.setattr(vela, "version", absent)
     with pytest.raises(tfopt.errors.MissingExtraError, match=r"needs the extra 'edge'.*pip install 'tfopt\[edge\]'"):
-        ethos_u.platform_of("ethos-u55-128")
+        vela.accelerator_of("ethos-u55-128", argument="target")

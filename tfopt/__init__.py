@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tfopt.compression.clustering import cluster
     from tfopt.compression.factorize import factorize
     from tfopt.distillation.distiller import Distiller
+    from tfopt.export.ethos_u import export_ethos_u
     from tfopt.export.tflite import export_tflite
     from tfopt.inspection import inspect
     from tfopt.profiling.batch_size import find_batch_size
@@ -45,6 +46,7 @@ _HOMES = {
     "Report": "tfopt.benchmark.report",
     "channel_coverage": "tfopt.pruning.channel_coverage",
     "cluster": "tfopt.compression.clustering",
+    "export_ethos_u": "tfopt.export.ethos_u",
     "export_serving": "tfopt.serving.folder",
     "export_tflite": "tfopt.export.tflite",
     "factorize": "tfopt.compression.factorize",
@@ -71,6 +73,7 @@ __all__ = [
     "compression",
     "distillation",
     "early_exit",
+    "export_ethos_u",
     "export_serving",
     "export_tflite",
     "factorize",

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer, field_validator
 
 from tfopt.errors import ConfigError, DataError
 
@@ -59,6 +59,10 @@ class Artifact(BaseModel):
         recipe: how it was made, as `tfopt.recipe.Recipe` reads it.
         versions: the libraries that made it.
         verification: what the comparison with Keras measured.
+        layers: for each operator of a .tflite, in the order of `tfopt.export.tflite_file.read_tflite`, the Keras layers
+            it computes, as "block/conv" where models are nested; several where the converter fused them, none where
+            it only converts an input or output; empty where they are not known. In the record an operator's layers
+            are one text, with ";" in between.
 
     Example:
         >>> import pathlib, tempfile
@@ -82,6 +86,16 @@ class Artifact(BaseModel):
     recipe: dict[str, Any] = {}
     versions: dict[str, str] = {}
     verification: dict[str, Any] = {}
+    layers: tuple[tuple[str, ...], ...] = ()
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _split(cls, layers: Any) -> Any:
+        return [one.split(";") if one else () for one in layers] if _are_texts(layers) else layers
+
+    @field_serializer("layers")
+    def _join(self, layers: tuple[tuple[str, ...], ...]) -> list[str]:
+        return [";".join(names) for names in layers]
 
     @classmethod
     def of(cls, path: Path, *, kind: Literal["tflite", "saved_model"], **fields: Any) -> Artifact:
@@ -140,6 +154,10 @@ class Artifact(BaseModel):
             for name, value in self.verification.items()
         )
         return f"{self.kind} {self.path} ({sizes})\n  tensors: {tensors}\n  verified: {measured or 'no'}"
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, (list, tuple)) and all(isinstance(value, str) for value in values)
 
 
 def record_path(path: Path) -> Path:

@@ -76,6 +76,14 @@ def test_the_float_file_answers_and_leaves_as_keras(network, policy, files) -> N
     assert files["none"].verification["same_exit"] == 1.0
 
 
+def test_every_operator_of_the_stages_has_its_layers(network, files) -> None:
+    for artifact in files.values():
+        operators = read_tflite(artifact.path).operators
+        assert {names for one, names in zip(operators, artifact.layers, strict=True) if one.name == "CONV_2D"}
+        assert {layer for names in artifact.layers for layer in names} <= {layer.name for layer in network.layers}
+        assert all(artifact.layers)
+
+
 def test_the_int8_file_computes_on_integers_and_agrees(network, policy, files) -> None:
     file = read_tflite(files["int8"].path)
     assert file.is_full_integer

@@ -182,8 +182,10 @@ def files(folder: Path) -> list[Path]:
 
 def test_an_operator_that_stays_float_is_named_and_refused(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
-    model = keras.Sequential([keras.Input((4,)), layers.Dense(8, "squareplus"), layers.Dense(2)])
-    with pytest.raises(ExportError, match=r"refused \(int8\): .* \(it writes '.*'\) computes in float") as error:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8, "squareplus", name="odd"), layers.Dense(2)])
+    with pytest.raises(
+        ExportError, match=r"refused \(int8\): .* \(layer 'odd_activation'\) computes in float"
+    ) as error:
         export_tflite(quantize_aware(model, calibration=x), tmp_path / "model.tflite")
     assert "tfopt.quantization.coverage" in str(error.value)
     assert files(tmp_path) == []

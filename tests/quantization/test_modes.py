@@ -93,7 +93,7 @@ def test_layers_kept_in_float_are_float_in_the_file(tmp_path: Path) -> None:
     assert [operator.is_float for operator in operators(artifact.path, "CONV_2D")] == [False, False]
     assert [operator.is_float for operator in operators(artifact.path, "FULLY_CONNECTED")] == [False, True]
     assert artifact.verification["max_lsb"] <= 1.001
-    assert artifact.verification["float_operators"]["DEPTHWISE_CONV_2D"] == 1
+    assert artifact.verification["float_operators"]["DEPTHWISE_CONV_2D"] == ["depthwise"]
     assert (artifact.inputs[0].dtype, artifact.outputs[0].dtype) == ("int8", "int8")
 
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tfopt.benchmark.candidates import Candidate, candidates, gzip_bytes
 from tfopt.benchmark.contents import Contents
-from tfopt.benchmark.ethos_u import Platform, estimate_latency, platform_of
+from tfopt.benchmark.ethos_u import estimate_latency
 from tfopt.benchmark.machine import this_machine
 from tfopt.benchmark.measurements import CoverageRow, Entry, Estimate, Latency
 from tfopt.benchmark.metric import MetricChoice, Score, check_metric, is_regression, score
@@ -23,6 +23,7 @@ from tfopt.data import check_samples
 from tfopt.errors import ConfigError, DataError
 from tfopt.output_error import ErrorDistribution
 from tfopt.pruning.sparse_targets import Target, check_target
+from tfopt.vela import Accelerator, accelerator_of
 
 __all__ = ["Session"]
 
@@ -70,7 +71,7 @@ class Session:
         """Measures and reports."""
         if data is not None and not (isinstance(data, tuple) and len(data) == 2):
             raise DataError(f"benchmark: data must be a tuple (x, y). Received: {type(data).__name__}.")
-        platform = platform_of(self.estimate) if self.estimate else None
+        accelerator = accelerator_of(self.estimate, argument="benchmark: estimate") if self.estimate else None
         chosen = candidates(artifacts)
         with _progress_bar(progress) as bar:
             runners = self._load(chosen, bar)
@@ -90,7 +91,7 @@ class Session:
                 if regression:
                     errors = _errors(data[1], {name: outputs[0] for name, outputs in predictions.items()})
             timings = self._time(runners, samples, bar)
-            estimates = _estimate(chosen, platform, bar) if platform else {}
+            estimates = _estimate(chosen, accelerator, bar) if accelerator else {}
         metrics = list(dict.fromkeys(one.metric for one in scores.values()))
         if len(metrics) > 1:
             raise DataError(
@@ -227,12 +228,12 @@ def _errors(targets: Any, predictions: dict[str, np.ndarray]) -> dict[str, dict[
     return errors
 
 
-def _estimate(chosen: list[Candidate], platform: Platform, bar: Progress) -> dict[str, tuple[Estimate, ...]]:
+def _estimate(chosen: list[Candidate], accelerator: Accelerator, bar: Progress) -> dict[str, tuple[Estimate, ...]]:
     files = [candidate for candidate in chosen if candidate.kind == "tflite"]
     task = bar.add_task("Estimating", total=len(files))
     estimates: dict[str, tuple[Estimate, ...]] = {}
     for candidate in files:
-        one = estimate_latency(candidate.path, platform)
+        one = estimate_latency(candidate.path, accelerator)
         estimates[candidate.name] = (one,) if one else ()
         _advance(bar, task)
     return estimates

@@ -113,6 +113,7 @@ def export_early_exit_tflite(
             outputs=parts[-1].outputs[:1],
             recipe=recipe.to_dict(),
             verification=verification,
+            layers=tuple(names for part in parts for names in part.layers),
         ).model_copy(update={"path": path})
         record.write_text(artifact.to_record())
         temporary.write_bytes(merged.read_bytes())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -15,7 +16,14 @@ from tfopt.export.signature import SIGNATURE, call_flat, input_names
 __all__ = ["write_archive"]
 
 
-def write_archive(model: keras.Model, directory: Path, *, outputs: list[str], batch_size: int | None) -> None:
+def write_archive(
+    model: keras.Model,
+    directory: Path,
+    *,
+    outputs: list[str],
+    batch_size: int | None,
+    call: Callable[[Sequence[Any]], list[Any]] | None = None,
+) -> Any:
     """Writes the model's inference to a new folder.
 
     Args:
@@ -24,10 +32,14 @@ def write_archive(model: keras.Model, directory: Path, *, outputs: list[str], ba
         outputs: the names of its outputs, in order.
         batch_size: of the signature; None leaves it open. The TFLite converter needs a number: an open one makes
             dynamic-shape operators.
+        call: how the model is run on a flat list of inputs; by default as Keras does.
+
+    Returns:
+        The concrete TensorFlow function of the signature.
     """
 
     def infer(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        return dict(zip(outputs, call_flat(model, tensors), strict=True))
+        return dict(zip(outputs, call(tensors) if call else call_flat(model, tensors), strict=True))
 
     specs = [
         tf.TensorSpec((batch_size, *tensor.shape[1:]), tensor.dtype, name=name)
@@ -35,9 +47,10 @@ def write_archive(model: keras.Model, directory: Path, *, outputs: list[str], ba
     ]
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint(SIGNATURE, infer, specs)
+    function = archive.add_endpoint(SIGNATURE, infer, specs)
     with _quiet_tensorflow():
         archive.write_out(str(directory), verbose=False)
+    return function.get_concrete_function()
 
 
 @contextmanager

@@ -9,35 +9,38 @@ from tfopt.export.tflite_file import Operator, TfliteFile
 __all__ = ["audit", "float_operators"]
 
 
-def audit(file: TfliteFile, quantization: str, *, allow_float: bool) -> list[Operator]:
+def audit(
+    file: TfliteFile, layers: tuple[tuple[str, ...], ...], quantization: str, *, allow_float: bool
+) -> dict[str, list[str]]:
     """Refuses a file that would fail on the device or is quietly float.
 
     Args:
         file: the file, read back.
+        layers: the Keras layers of each operator.
         quantization: the preset it was converted to.
         allow_float: whether a file that should compute on integers may compute in float in places.
 
     Returns:
-        The operators that compute in float.
+        For each kind of operator that computes in float, the layers it belongs to; the most frequent kind first.
 
     Raises:
         ExportError: with all that is wrong.
     """
     preset = PRESETS[quantization]
-    floats = float_operators(file, float_edges=preset.integer_tensors is None)
+    floats = {id(operator) for operator in float_operators(file, float_edges=preset.integer_tensors is None)}
     problems = []
     densified = {
         id(one.outputs[0]) for one in file.operators if one.name == "DENSIFY" and one.outputs[0].dtype == "INT8"
     }
-    for operator in file.operators:
-        writes = f"{operator.name} (it writes '{operator.outputs[0].name}')" if operator.outputs else operator.name
+    for operator, computed in zip(file.operators, layers, strict=True):
+        writes = _described(operator, computed)
         if operator.name.startswith("CUSTOM"):
             problems.append(f"{writes} is no TFLite builtin")
         elif operator.name in {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"}:
             problems.append(f"{writes} keeps state outside the graph")
         elif any(-1 in tensor.shape for tensor in operator.outputs):
             problems.append(f"{writes} has a dynamic shape")
-        elif preset.is_integer and operator in floats and not allow_float:
+        elif preset.is_integer and id(operator) in floats and not allow_float:
             problems.append(f"{writes} computes in float")
         elif operator.name == "FULLY_CONNECTED" and any(id(tensor) in densified for tensor in operator.inputs):
             problems.append(
@@ -56,7 +59,18 @@ def audit(file: TfliteFile, quantization: str, *, allow_float: bool) -> list[Ope
             "print(tfopt.quantization.coverage(model)) names the layers without an integer rule; allow_float=True "
             "lets them compute in float."
         )
-    return floats
+    computed_by: dict[str, list[tuple[str, ...]]] = {}
+    for operator, computed in zip(file.operators, layers, strict=True):
+        if id(operator) in floats:
+            computed_by.setdefault(operator.name, []).append(computed)
+    most_frequent = sorted(computed_by, key=lambda name: -len(computed_by[name]))
+    return {name: list(dict.fromkeys(layer for one in computed_by[name] for layer in one)) for name in most_frequent}
+
+
+def _described(operator: Operator, layers: tuple[str, ...]) -> str:
+    if layers:
+        return f"{operator.name} ({'layer' if len(layers) == 1 else 'layers'} {', '.join(map(repr, layers))})"
+    return f"{operator.name} (it writes '{operator.outputs[0].name}')" if operator.outputs else operator.name
 
 
 def float_operators(file: TfliteFile, *, float_edges: bool) -> list[Operator]:

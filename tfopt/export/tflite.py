@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,11 @@ from rich.console import Console
 from tfopt.artifact import Artifact, TensorSpec, record_path, write_whole
 from tfopt.data import Samples, check_samples
 from tfopt.errors import ConfigError, ExportError, ModelError
-from tfopt.export.ai_edge import RECIPES
 from tfopt.export.archive import write_archive
 from tfopt.export.audit import audit
 from tfopt.export.conversion import convert_saved_model
+from tfopt.export.engines import Candidate, engines_for, nearest
+from tfopt.export.layer_names import layer_scopes, operator_layers
 from tfopt.export.presets import PRESETS
 from tfopt.export.signature import input_names, input_structure, output_names
 from tfopt.export.tflite_file import Tensor, TfliteFile, read_tflite
@@ -32,10 +31,8 @@ from tfopt.surgery.model import check_model
 from tfopt.surgery.precision import in_float32
 from tfopt.surgery.recurrent import unroll_recurrent
 
-__all__ = ["ENGINES", "export_tflite"]
+__all__ = ["export_tflite"]
 
-ENGINES = ("converter", "ai-edge-quantizer")
-"""What can quantize a trained model; "best" tries all."""
 VERIFICATION_SAMPLES = 64
 
 
@@ -114,7 +111,7 @@ def export_tflite(
         raise ConfigError(f"export_tflite: the path must be that of a file ending in .tflite. Received: {path}.")
     check_model(model)
     _check_static(model)
-    model = in_float32(model)
+    given, model = model, in_float32(model)
     config, exceptions = settings_of(model)
     quantization = quantization or config.mode
     preset = PRESETS[quantization]
@@ -124,7 +121,7 @@ def export_tflite(
             f"{' or '.join(name for name, one in PRESETS.items() if one.sparse)}. Received: {quantization}."
         )
     trained_for_it = is_quantize_aware(model) and config.mode in {quantization, preset.mode}
-    engines = _engines(engine, quantization, trained_for_it=trained_for_it, verify=verify)
+    engines = engines_for(engine, quantization, trained_for_it=trained_for_it, verify=verify)
     if not per_channel_dense and (trained_for_it or engines != ["converter"] or not preset.is_integer):
         raise ConfigError(
             "export_tflite: per_channel_dense=False is for post-training int8 and int16x8 by the converter; a "
@@ -169,9 +166,12 @@ def export_tflite(
         convertible = unroll_recurrent(freeze(model) if trained_for_it else reference)
         if preset.is_integer and not trained_for_it:
             convertible = as_elementary(convertible)
-        write_archive(convertible, Path(folder, "saved_model"), outputs=output_names(model), batch_size=1)
+        scopes = layer_scopes(convertible, given)
+        function = write_archive(
+            convertible, Path(folder, "saved_model"), outputs=output_names(model), batch_size=1, call=scopes.call
+        )
 
-        def convert(engine: str) -> tuple[Path, dict[str, Any]]:
+        def convert(engine: str) -> Candidate:
             converted = Path(folder, engine, path.name)
             converted.parent.mkdir()
             convert_saved_model(
@@ -185,67 +185,28 @@ def export_tflite(
                 sparse_weights=sparse_weights,
             )
             file = read_tflite(converted)
-            floats = audit(file, quantization, allow_float=allow_float)
+            layers = operator_layers(file, function, scopes)
+            floats = audit(file, layers, quantization, allow_float=allow_float)
             verification: dict[str, Any] = {"full_integer": file.is_full_integer, "operators": file.operator_counts}
             if preset.is_integer and floats:
-                verification["float_operators"] = Counter(one.name for one in floats)
+                verification["float_operators"] = floats
             if verify:
                 verification |= _verify(reference, output_names(model), converted, file, quantization, samples)
-            return converted, verification
+            return Candidate(converted, file, layers, verification)
 
-        converted, verification = convert(engines[0]) if len(engines) == 1 else _best(convert, engines)
-        file = read_tflite(converted)
+        best = convert(engines[0]) if len(engines) == 1 else nearest(convert, engines)
         artifact = Artifact.of(
-            converted,
+            best.path,
             kind="tflite",
-            inputs=tuple(_spec(name, file.inputs[name]) for name in input_names(model)),
-            outputs=tuple(_spec(name, file.outputs[name]) for name in output_names(model)),
+            inputs=tuple(_spec(name, best.file.inputs[name]) for name in input_names(model)),
+            outputs=tuple(_spec(name, best.file.outputs[name]) for name in output_names(model)),
             recipe=recipe.to_dict(),
-            verification=verification,
+            verification=best.verification,
+            layers=best.layers,
         ).model_copy(update={"path": path})
-        temporary.write_bytes(converted.read_bytes())
+        temporary.write_bytes(best.path.read_bytes())
         record.write_text(artifact.to_record())
     return artifact
-
-
-def _engines(engine: str, quantization: str, *, trained_for_it: bool, verify: bool) -> list[str]:
-    """The engines to try."""
-    if engine not in {*ENGINES, "best"}:
-        raise ConfigError(f"export_tflite: engine must be one of {', '.join(ENGINES)}, best. Received: {engine!r}.")
-    if quantization.startswith("weight_only"):
-        return ["ai-edge-quantizer"]
-    if engine == "converter" or (engine == "best" and (trained_for_it or quantization not in RECIPES)):
-        return ["converter"]
-    if trained_for_it:
-        raise ConfigError(
-            "export_tflite: a quantize-aware model keeps the ranges it learned, which only the converter takes over. "
-            f"Received: engine={engine!r}. Leave it out, or give tfopt.quantization.strip(model)."
-        )
-    if quantization not in RECIPES:
-        raise ConfigError(
-            f"export_tflite: ai-edge-quantizer quantizes to {', '.join(RECIPES)}. Received: {quantization}. "
-            "Leave engine= out."
-        )
-    if engine == "best" and not verify:
-        raise ConfigError("export_tflite: engine='best' is decided by the verification. Received: verify=False.")
-    return list(ENGINES) if engine == "best" else [engine]
-
-
-def _best(convert: Callable[[str], tuple[Path, dict[str, Any]]], engines: list[str]) -> tuple[Path, dict[str, Any]]:
-    """The file nearest to Keras; an engine that fails is named with its reason."""
-    found: dict[str, tuple[Path, dict[str, Any]]] = {}
-    failures: dict[str, str] = {}
-    for engine in engines:
-        try:
-            found[engine] = convert(engine)
-        except ExportError as error:
-            failures[engine] = str(error)
-    if not found:
-        raise ExportError("No engine gave a usable file. " + " ".join(f"{key}: {why}" for key, why in failures.items()))
-    ratios = {key: verification["sqnr_db"] for key, (_, verification) in found.items()}
-    best = max(ratios, key=lambda key: ratios[key] if isinstance(ratios[key], float) else np.inf)  # "exact"
-    path, verification = found[best]
-    return path, {**verification, "engine": best, "engines_sqnr_db": {**ratios, **failures}}
 
 
 def _check_static(model: keras.Model) -> None:
