@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfopt.export import conversion
+from tfopt.export import conversion, onnx_conversion
 
 # The same examples in every run, however busy the machine is.
 hypothesis.settings.register_profile("tfopt", derandomize=True, deadline=None, max_examples=40)
@@ -30,26 +30,30 @@ def pytest_runtest_setup() -> None:
     keras.utils.set_random_seed(0)
 
 
-def _convert(
-    saved_model: Path,
-    path: Path,
-    *,
-    quantization: str,
-    calibration: dict[str, np.ndarray] | None = None,
-    **options: bool | str,
-) -> None:
-    samples = []
-    if calibration is not None:
-        samples = [str(path.with_suffix(".npz"))]
-        np.savez(samples[0], **calibration)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        conversion._convert(str(saved_model), str(path), quantization, json.dumps(options), *samples)
+def _in_this_process(convert: Callable[..., None]) -> Callable[..., None]:
+    def run(
+        saved_model: Path,
+        path: Path,
+        *,
+        quantization: str,
+        calibration: dict[str, np.ndarray] | None = None,
+        **options: object,
+    ) -> None:
+        samples = []
+        if calibration is not None:
+            samples = [str(path.with_suffix(".npz"))]
+            np.savez(samples[0], **calibration)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            convert(str(saved_model), str(path), quantization, json.dumps(options), *samples)
+
+    return run
 
 
 @pytest.fixture(scope="module")
 def conversion_in_this_process() -> Iterator[None]:
     """Converts without a process of its own, which would load TensorFlow anew each time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfopt.export.tflite.convert_saved_model", _convert)
+        patch.setattr("tfopt.export.tflite.convert_saved_model", _in_this_process(conversion._convert))
+        patch.setattr("tfopt.export.onnx.convert_to_onnx", _in_this_process(onnx_conversion._convert))
         yield

@@ -15,6 +15,7 @@ import pytest
 
 from tfopt.artifact import Artifact
 from tfopt.cli import main
+from tfopt.export.onnx_file import read_onnx
 from tfopt.export.tflite_file import read_tflite
 from tfopt.recipe import FineTuning, Recipe
 
@@ -107,6 +108,13 @@ def test_export_writes_a_serving_folder(tfopt: Callable[..., Ended], folder: Pat
     assert "ranker" in (tmp_path / "models.config").read_text()
 
 
+def test_export_writes_an_onnx_file(tfopt: Callable[..., Ended], folder: Path, tmp_path: Path) -> None:
+    ended = tfopt("export", folder / "model.keras", "--out", tmp_path, "--format", "onnx")
+    assert ended.code == 0
+    assert f"onnx {tmp_path / 'model.onnx'}" in ended.out
+    assert read_onnx(tmp_path / "model.onnx").opset == 15
+
+
 def test_benchmark_measures_and_reports(tfopt: Callable[..., Ended], folder: Path, tmp_path: Path) -> None:
     tfopt("export", folder / "model.keras", "--out", tmp_path, "--quantization", "none")
     ended = tfopt("benchmark", tmp_path / "model.tflite", "--data", folder / "data.npz", "--out", tmp_path / "report")
@@ -158,7 +166,8 @@ def test_an_error_is_one_message(folder: Path, tmp_path: Path) -> None:
     [
         ("export {m} --out {out}", "needs calibration=..., a few hundred typical samples"),
         ("export {m} --out {out} --quantization int4", "weight_only_int4, none. Received: 'int4'"),
-        ("export {m} --out {out} --format onnx", "--format must be tflite or serving. Received: onnx"),
+        ("export {m} --out {out} --format coreml", "--format must be tflite, onnx or serving. Received: coreml"),
+        ("export {m} --out {out} --format onnx --quantization dynamic", "none, float16, int8. Received: 'dynamic'"),
         ("export {m} --out {out} --format serving --name a/b", "Received: 'a/b'"),
         ("export {m} --out {out} --format serving --version 0", "at least 1. Received: 0"),
         ("export absent.keras --out {out}", "No model at absent.keras: the file does not exist"),

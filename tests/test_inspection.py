@@ -8,6 +8,7 @@ import pytest
 
 from tfopt.compression import coded_size_bytes
 from tfopt.errors import ConfigError, DataError, ModelError
+from tfopt.export.onnx import export_onnx
 from tfopt.export.tflite import export_tflite
 from tfopt.inspection import inspect
 from tfopt.quantization import quantize_aware
@@ -88,8 +89,10 @@ def test_files_count_the_same_operations_as_the_model(tmp_path: Path) -> None:
             layers.Dense(7),
         ]
     )
-    artifact = export_tflite(built, tmp_path / "model.tflite", "none")
-    assert sum(part.flops or 0 for part in inspect(artifact.path).parts) == costs(built).flops
+    tflite = export_tflite(built, tmp_path / "model.tflite", "none")
+    onnx = export_onnx(built, tmp_path / "model.onnx")
+    for artifact in (tflite, onnx):
+        assert sum(part.flops or 0 for part in inspect(artifact.path).parts) == costs(built).flops
 
 
 @pytest.mark.parametrize(
@@ -111,6 +114,22 @@ def test_whether_zeros_pay_in_a_file(tmp_path: Path) -> None:
     export_tflite(model(), tmp_path / "tiny.tflite", "none")
     (use,) = (part.zeros_use for part in inspect(tmp_path / "tiny.tflite", target="tflite").parts if part.weights)
     assert use.startswith("no: 50% of the blocks of 1×4")
+
+
+@pytest.mark.usefixtures("conversion_in_this_process")
+def test_an_onnx_file_tells_its_opset_operators_and_tensors(tmp_path: Path) -> None:
+    found = inspect(export_onnx(model(), tmp_path / "tiny.onnx").path, target="onnx")
+    assert found.remarks[:2] == ("opset 15", "operators: MatMul 1, Add 1, Relu 1")
+    assert "float32 [?, 8]" in found.remarks[2]
+    assert [part.kind for part in found.parts] == ["MatMul", "Add", "Relu"]
+    assert found.parts[0].zeros_use == "no: ONNX Runtime multiplies zeros too"
+    assert found.size_bytes == (tmp_path / "tiny.onnx").stat().st_size
+
+
+def test_a_damaged_onnx_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "damaged.onnx").write_bytes(b"PK no model")
+    with pytest.raises(DataError, match="is not an ONNX file, or is damaged"):
+        inspect(tmp_path / "damaged.onnx")
 
 
 def test_a_narrow_terminal_gets_fewer_columns() -> None:

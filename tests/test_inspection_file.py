@@ -1,4 +1,4 @@
-"""Operators of a .tflite file and variables of a SavedModel, measured."""
+"""Operators of a .tflite or .onnx file and variables of a SavedModel, measured."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import pytest
 
+from tfopt.export.onnx_file import OnnxFile, OnnxOperator, OnnxTensor
 from tfopt.export.tflite import export_tflite
 from tfopt.export.tflite_file import Operator, Tensor, TfliteFile, read_tflite
-from tfopt.inspection_file import saved_model_parts, tflite_parts
+from tfopt.inspection_file import onnx_parts, saved_model_parts, tflite_parts
 
 
 def tensor(values: np.ndarray | None, *, shape: tuple[int, ...] = (1, 4), dtype: str = "FLOAT32") -> Tensor:
@@ -59,6 +60,22 @@ def test_a_layer_used_twice_computes_twice_and_is_stored_once(tmp_path: Path) ->
     parts = tflite_parts(read_tflite(tmp_path / "twice.tflite"), None)
     assert sum(part.weights for part in parts) == 16
     assert sum(part.flops or 0 for part in parts) == 64
+
+
+@pytest.mark.parametrize(("target", "use"), [("onnx", "no: ONNX Runtime multiplies zeros too"), ("tflite", "")])
+def test_onnx_operators_are_counted_with_the_integers_they_are_stored_as(target: str, use: str) -> None:
+    x = OnnxTensor("x", (1, 2), "float32", stored=OnnxTensor("q", (1, 2), "uint8"))
+    stored = OnnxTensor("kernel", (2, 4), "int8", KERNEL.astype(np.int8))
+    kernel = OnnxTensor("w", (2, 4), "float32", stored=stored)
+    y = OnnxTensor("y", (1, 4), "float32")
+    dequantize = OnnxOperator("DequantizeLinear", "", "rounding", (stored,), (kernel,))
+    product = OnnxOperator("MatMul", "", "hidden/MatMul", (x, kernel), (y,))
+    file = OnnxFile(15, {"x": x}, {"y": y}, (dequantize, product, product))
+    first, second = onnx_parts(file, target)
+    assert (first.name, first.kind, first.dtypes, first.shape) == ("hidden/MatMul", "MatMul", "uint8 → float32", (1, 4))
+    assert (first.weights, first.nonzeros, first.size_bytes, first.flops) == (8, 4, 8, 16)
+    assert (second.weights, second.flops) == (0, 16)
+    assert (first.zeros_use, second.zeros_use) == (use, "")
 
 
 class Variable(SimpleNamespace):

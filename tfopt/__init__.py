@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tfopt.compression.factorize import factorize
     from tfopt.distillation.distiller import Distiller
     from tfopt.export.ethos_u import export_ethos_u
+    from tfopt.export.onnx import export_onnx
     from tfopt.export.tflite import export_tflite
     from tfopt.inspection import inspect
     from tfopt.profiling.batch_size import find_batch_size
@@ -47,6 +48,7 @@ _HOMES = {
     "channel_coverage": "tfopt.pruning.channel_coverage",
     "cluster": "tfopt.compression.clustering",
     "export_ethos_u": "tfopt.export.ethos_u",
+    "export_onnx": "tfopt.export.onnx",
     "export_serving": "tfopt.serving.folder",
     "export_tflite": "tfopt.export.tflite",
     "factorize": "tfopt.compression.factorize",
@@ -74,6 +76,7 @@ __all__ = [
     "distillation",
     "early_exit",
     "export_ethos_u",
+    "export_onnx",
     "export_serving",
     "export_tflite",
     "factorize",

@@ -28,6 +28,11 @@ __all__ = [
 ]
 
 
+Kind = Literal["tflite", "saved_model", "onnx"]
+_LIBRARIES = {"onnx": ("tf2onnx", "onnx", "onnxruntime")}
+"""Those that decide beside the common ones what an artifact of a kind holds."""
+
+
 class TensorSpec(BaseModel):
     """One input or output: its name, shape (None for the batch), dtype, and int8 grid where it has one.
 
@@ -50,8 +55,8 @@ class Artifact(BaseModel):
     an artifact can be moved, checked and benchmarked without the model it came from.
 
     Args:
-        path: the file (.tflite) or the folder (a TF Serving model).
-        kind: "tflite" or "saved_model".
+        path: the file (.tflite, .onnx) or the folder (a TF Serving model).
+        kind: "tflite", "saved_model" or "onnx".
         size_bytes: bytes of the file, or of all files of the folder.
         sha256: digest of the content.
         inputs: the input tensors, in order.
@@ -78,7 +83,7 @@ class Artifact(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path
-    kind: Literal["tflite", "saved_model"]
+    kind: Kind
     size_bytes: int
     sha256: str
     inputs: tuple[TensorSpec, ...]
@@ -98,14 +103,14 @@ class Artifact(BaseModel):
         return [";".join(names) for names in layers]
 
     @classmethod
-    def of(cls, path: Path, *, kind: Literal["tflite", "saved_model"], **fields: Any) -> Artifact:
+    def of(cls, path: Path, *, kind: Kind, **fields: Any) -> Artifact:
         """Describes what lies at `path`: its size, digest and today's library versions are filled in."""
         return cls(
             path=path,
             kind=kind,
             size_bytes=content_size_bytes(path),
             sha256=content_sha256(path),
-            versions=library_versions(),
+            versions=library_versions(kind),
             **fields,
         )
 
@@ -193,9 +198,10 @@ def content_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def library_versions() -> dict[str, str]:
-    """The libraries that decide what an artifact holds."""
-    return {name: version(name) for name in ("tfopt", "tensorflow", "keras", "ai-edge-litert", "numpy")}
+def library_versions(kind: Kind | None = None) -> dict[str, str]:
+    """The libraries that decide what an artifact holds; without a kind, those common to all."""
+    common = ("tfopt", "tensorflow", "keras", "ai-edge-litert", "numpy")
+    return {name: version(name) for name in (*common, *_LIBRARIES.get(kind or "", ()))}
 
 
 @contextmanager

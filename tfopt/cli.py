@@ -92,19 +92,20 @@ def optimize(
 def export(
     model: Annotated[Path, typer.Argument(help="A model: .keras, .h5 or .hdf5, quantize-aware or not.")],
     out: Out,
-    format: Annotated[str, typer.Option(help="tflite or serving.")] = "tflite",
+    format: Annotated[str, typer.Option(help="tflite, onnx or serving.")] = "tflite",
     quantization: Annotated[
         str | None,
         typer.Option(
             help="For tflite: int8, int16x8, dynamic, weight_only_int8, float16 or none. "
-            "By default what the model was made quantize-aware for, else int8."
+            "By default what the model was made quantize-aware for, else int8. "
+            "For onnx: none (the default), float16 or int8."
         ),
     ] = None,
     data: OptionalData = None,
     name: Annotated[str | None, typer.Option(help="For serving: the model's name in requests.")] = None,
     version: Annotated[int, typer.Option(help="For serving: the version to write.")] = 1,
 ) -> None:
-    """Write a model as a verified .tflite file or TF Serving folder."""
+    """Write a model as a verified .tflite or .onnx file or TF Serving folder."""
     start_tensorflow()
     import tfopt
     from tfopt.data import load_npz
@@ -115,10 +116,14 @@ def export(
         artifact = tfopt.export_tflite(
             load_model(model), out / f"{model.stem}.tflite", quantization, calibration=samples
         )
+    elif format == "onnx":
+        artifact = tfopt.export_onnx(
+            load_model(model), out / f"{model.stem}.onnx", quantization or "none", calibration=samples
+        )
     elif format == "serving":
         artifact = tfopt.export_serving(load_model(model), out, name=name or model.stem, version=version, data=samples)
     else:
-        raise ConfigError(f"--format must be tflite or serving. Received: {format}.")
+        raise ConfigError(f"--format must be tflite, onnx or serving. Received: {format}.")
     console.print(str(artifact), soft_wrap=True, highlight=False)
 
 
@@ -147,7 +152,7 @@ def benchmark(
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A .keras, .h5 or .tflite file, or a SavedModel folder.")],
+    file: Annotated[Path, typer.Argument(help="A .keras, .h5, .tflite or .onnx file, or a SavedModel folder.")],
     target: Annotated[str | None, typer.Option(help=ZEROS_TARGET)] = None,
 ) -> None:
     """Show what is in a file: layers or operators, FLOPs, weights, zeros, and bytes raw, zipped and coded."""

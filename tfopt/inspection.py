@@ -13,8 +13,9 @@ import numpy as np
 from tfopt.artifact import content_size_bytes
 from tfopt.benchmark.saved_model import newest_version
 from tfopt.errors import DataError, ModelError
+from tfopt.export.onnx_file import OnnxTensor, read_onnx
 from tfopt.export.tflite_file import Tensor, read_tflite
-from tfopt.inspection_file import measured_part, saved_model_parts, tflite_parts
+from tfopt.inspection_file import measured_part, onnx_parts, saved_model_parts, tflite_parts
 from tfopt.inspection_table import Inspection, Part
 from tfopt.model_file import load_model
 from tfopt.pruning.sparse_targets import Target, check_target, zeros_use
@@ -26,7 +27,7 @@ __all__ = ["inspect"]
 
 
 def inspect(model_or_path: keras.Model | str | Path, *, target: Target | None = None) -> Inspection:
-    """Tells what is in a Keras model, a .keras, .h5 or .tflite file, or a SavedModel folder.
+    """Tells what is in a Keras model, a .keras, .h5, .tflite or .onnx file, or a SavedModel folder.
 
     For each layer: its weights, how many are zero and how many differ, its FLOPs, and its bytes raw, after gzip and
     Huffman-coded; so it shows what pruning, clustering and quantization saved, and where. With a target also whether
@@ -53,9 +54,13 @@ def inspect(model_or_path: keras.Model | str | Path, *, target: Target | None = 
         return _inspect_keras(check_model(model_or_path), target=target)
     path = Path(model_or_path)
     if not path.exists():
-        raise DataError(f"inspect: {path} does not exist. Give a .keras, .h5 or .tflite file, or a SavedModel folder.")
+        raise DataError(
+            f"inspect: {path} does not exist. Give a .keras, .h5, .tflite or .onnx file, or a SavedModel folder."
+        )
     if path.suffix in {".keras", ".h5", ".hdf5"}:
         return _inspect_keras(load_model(path), path, target=target)
+    if path.suffix == ".onnx":
+        return _inspect_onnx(path, target)
     return _inspect_saved_model(path, target) if path.is_dir() else _inspect_tflite(path, target)
 
 
@@ -116,6 +121,25 @@ def _inspect_tflite(path: Path, target: Target | None) -> Inspection:
 def _describe(tensor: Tensor) -> str:
     grid = f", value = {tensor.scales[0]:.6g} × (q {-tensor.zero_points[0]:+d})" if tensor.scales else ""
     return f"{tensor.dtype.lower()} {list(tensor.shape)}{grid}"
+
+
+def _inspect_onnx(path: Path, target: Target | None) -> Inspection:
+    file = read_onnx(path)
+    parts = onnx_parts(file, target)
+    remarks = (
+        f"opset {file.opset}",
+        "operators: " + ", ".join(f"{name} {count}" for name, count in file.operator_counts.items()),
+        *(f"input {name}: {_described(tensor)}" for name, tensor in file.inputs.items()),
+        *(f"output {name}: {_described(tensor)}" for name, tensor in file.outputs.items()),
+        *_totals(parts),
+        f"{len(gzip.compress(path.read_bytes(), 9)):,} bytes after gzip",
+    )
+    return Inspection(str(path), content_size_bytes(path), parts, remarks, target)
+
+
+def _described(tensor: OnnxTensor) -> str:
+    sizes = ["?" if size is None else str(size) for size in tensor.shape or ()]
+    return f"{tensor.dtype} [{', '.join(sizes)}]"
 
 
 def _inspect_saved_model(path: Path, target: Target | None) -> Inspection:

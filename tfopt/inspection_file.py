@@ -1,4 +1,4 @@
-"""What is in a .tflite file and in a SavedModel: their operators or variables, measured."""
+"""What is in a .tflite or .onnx file and in a SavedModel: their operators or variables, measured."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from tfopt.compression.coding import coded_size_bytes
+from tfopt.export import onnx_flops, tflite_flops
+from tfopt.export.onnx_file import OnnxFile
 from tfopt.export.tflite_file import Operator, Tensor, TfliteFile
-from tfopt.export.tflite_flops import operator_flops
 from tfopt.inspection_table import Part
 from tfopt.pruning.sparse_targets import Target, zeros_use
 
-__all__ = ["measured_part", "saved_model_parts", "tflite_parts"]
+__all__ = ["measured_part", "onnx_parts", "saved_model_parts", "tflite_parts"]
 
 _KERNEL_OPERATORS = {"FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"}
 """Those whose second input is a kernel."""
@@ -39,8 +40,38 @@ def tflite_parts(file: TfliteFile, target: Target | None) -> tuple[Part, ...]:
         name, shape = (operator.outputs[0].name, operator.outputs[0].shape) if operator.outputs else ("", ())
         arrays = [_constant(tensor) for tensor in constants]
         use = _use_in_tflite(operator, target) if target else ""
-        flops = operator_flops(operator)
+        flops = tflite_flops.operator_flops(operator)
         parts.append(measured_part(name.partition(";")[0], operator.name, dtypes, shape, arrays, flops, use))
+    return tuple(parts)
+
+
+def onnx_parts(file: OnnxFile, target: Target | None) -> tuple[Part, ...]:
+    """The operators of an .onnx file, in order, without those that only quantize and dequantize.
+
+    An operator that reads dequantized weights is counted with the integers they are stored as. A constant that several
+    operators read is counted at the first.
+
+    Args:
+        file: as `tfopt.export.onnx_file.read_onnx` reads it.
+        target: only "onnx" tells something of the zeros: other targets do not run the file.
+    """
+    parts = []
+    counted: set[int] = set()
+    for operator in file.operators:
+        if operator.is_rounding:
+            continue
+        stored = [tensor.stored or tensor for tensor in operator.inputs]
+        constants = [tensor for tensor in stored if tensor.constant is not None and id(tensor) not in counted]
+        counted.update(map(id, constants))
+        dtypes = " → ".join(
+            ", ".join(dict.fromkeys(tensor.dtype for tensor in tensors if tensor.constant is None and tensor.dtype))
+            for tensors in (stored, operator.outputs)
+        )
+        arrays = [tensor.constant for tensor in constants if tensor.constant is not None]
+        use = zeros_use(target, arrays[0], "other") if target == "onnx" and any(a.ndim > 1 for a in arrays) else ""
+        flops = onnx_flops.operator_flops(operator)
+        shape = operator.outputs[0].shape or ()
+        parts.append(measured_part(operator.node or operator.name, operator.name, dtypes, shape, arrays, flops, use))
     return tuple(parts)
 
 

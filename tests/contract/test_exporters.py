@@ -45,12 +45,22 @@ def tflite(quantization: str, *, aware: bool = False) -> Exporter:
     )
 
 
+def onnx(quantization: str) -> Exporter:
+    def write(model: keras.Model, folder: Path, calibration: Any) -> Artifact:
+        return tfopt.export_onnx(model, folder / "model.onnx", quantization, calibration=calibration)
+
+    return Exporter(write, "tfopt.export.onnx.convert_to_onnx", must_calibrate=quantization == "int8")
+
+
 EXPORTERS = {
     "tflite none": tflite("none"),
     "tflite float16": tflite("float16"),
     "tflite dynamic": tflite("dynamic"),
     "tflite int8": tflite("int8"),
     "tflite int8 quantization-aware": tflite("int8", aware=True),
+    "onnx none": onnx("none"),
+    "onnx float16": onnx("float16"),
+    "onnx int8": onnx("int8"),
     "serving": Exporter(
         lambda model, folder, calibration: tfopt.export_serving(model, folder, name="model", data=calibration),
         "tfopt.serving.folder.write_saved_model",
@@ -116,7 +126,7 @@ def test_a_failure_in_the_middle_leaves_the_folder_as_it_was(
 
     def fail(source: Any, path: str | Path, **options: Any) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        if Path(path).suffix == ".tflite":
+        if Path(path).suffix in {".tflite", ".onnx"}:
             Path(path).write_bytes(b"half")
         else:
             Path(path).mkdir()

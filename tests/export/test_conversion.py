@@ -1,4 +1,4 @@
-"""The converter's process: what it says when it fails, and that it never outlives who started it."""
+"""The TFLite converter's process: what it says when it fails, and that it never outlives who started it."""
 
 import os
 import signal
@@ -11,14 +11,6 @@ import pytest
 
 from tfopt.errors import ExportError
 from tfopt.export.conversion import convert_saved_model
-
-
-def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Lets a shell script run in the interpreter's place."""
-    executable = folder / "interpreter"
-    executable.write_text(f"#!/bin/sh\n{script}\n")
-    executable.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(executable))
 
 
 def is_running(process_id: int) -> bool:
@@ -46,29 +38,6 @@ def test_a_failing_converter_is_quoted(tmp_path: Path) -> None:
     assert "The TFLite converter failed with code 1. Its last words:" in str(error.value)
     assert "SavedModel file does not exist" in str(error.value)
     assert not (tmp_path / "model.tflite").exists()
-
-
-def test_the_last_words_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(tmp_path, monkeypatch, 'for i in $(seq 100); do echo "line $i"; done; echo; exit 7')
-    with pytest.raises(ExportError, match="failed with code 7") as error:
-        convert_saved_model(tmp_path, tmp_path / "model.tflite", quantization="none")
-    assert str(error.value).endswith("\n  line 99\n  line 100")
-    assert "line 50" not in str(error.value)
-
-
-def test_a_crash_is_told_by_its_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(tmp_path, monkeypatch, "kill -SEGV $$")
-    with pytest.raises(ExportError, match=r"was ended by signal 11\. Its last words: \(none\)"):
-        convert_saved_model(tmp_path, tmp_path / "model.tflite", quantization="none")
-
-
-def test_a_converter_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(tmp_path, monkeypatch, f"echo $$ > {tmp_path}/pid; echo at work; exec sleep 600")
-    started = time.monotonic()
-    with pytest.raises(ExportError, match=r"did not end within 1 s and was stopped\. Its last words: \n  at work"):
-        convert_saved_model(tmp_path, tmp_path / "model.tflite", quantization="none", timeout_seconds=1.0)
-    assert time.monotonic() - started < 30
-    assert not is_running(int((tmp_path / "pid").read_text()))
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])

@@ -105,7 +105,8 @@ def test_a_quantize_aware_model_in_float_has_them_too(folder: Path) -> None:
     ]
 
 
-def test_operators_within_a_loop_are_the_recurrent_layers(folder: Path) -> None:
+def test_operators_within_a_loop_are_the_recurrent_layers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfopt.surgery.recurrent.LONGEST_SEQUENCE", 4)
     model = keras.Sequential([keras.Input((5, 4)), layers.LSTM(3, name="memory"), layers.Dense(2, name="scores")])
     found = named_operators(export_tflite(model, folder / "lstm.tflite", "none"))
     assert ("WHILE", ("memory",)) in found
@@ -114,15 +115,23 @@ def test_operators_within_a_loop_are_the_recurrent_layers(folder: Path) -> None:
     assert all(names for _, names in found)
 
 
+def test_every_step_is_the_recurrent_layer(folder: Path) -> None:
+    model = keras.Sequential([keras.Input((3, 4)), layers.GRU(2, name="memory"), layers.Dense(2, name="scores")])
+    found = named_operators(export_tflite(model, folder / "gru.tflite", "none"))
+    assert {names for name, names in found if name == "TANH"} == {("memory",)}
+    assert found[-1] == ("FULLY_CONNECTED", ("scores",))
+    assert all(names for _, names in found)
+
+
 def test_float_operators_are_told_with_their_layers(folder: Path) -> None:
     x = keras.Input((6, 8))
-    h = layers.LayerNormalization(name="norm")(layers.Dense(8, name="first")(x))
+    h = layers.Activation(keras.ops.floor, name="whole")(layers.Dense(8, name="first")(x))
     model = keras.Model(x, layers.Dense(2, name="last")(h))
     samples = np.random.default_rng(0).normal(size=(32, 6, 8)).astype(np.float32)
-    artifact = export_tflite(model, folder / "norm.tflite", "int8", calibration=samples, allow_float=True)
+    artifact = export_tflite(model, folder / "whole.tflite", "int8", calibration=samples, allow_float=True)
     in_float = artifact.verification["float_operators"]
-    assert in_float["NEG"] == ["norm"]
-    assert in_float["QUANTIZE"] == in_float["DEQUANTIZE"] == ["norm"]
+    assert in_float["FLOOR"] == ["whole"]
+    assert in_float["QUANTIZE"] == in_float["DEQUANTIZE"] == ["whole"]
     assert all(artifact.layers)
 
 

@@ -1,29 +1,23 @@
 """Running TensorFlow's TFLite converter, and ai-edge-quantizer on what it gives, in a process of its own.
 
 The converter can crash the process it runs in (a segmentation fault on some recurrent models) and leaks memory at
-every conversion; out here neither reaches the user's program.
+every conversion.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfopt.errors import ExportError
+from tfopt.export.converter_process import TIMEOUT_SECONDS, end_with_parent, load_samples, run_converter
 from tfopt.export.presets import PRESETS
 
 __all__ = ["convert_saved_model"]
-
-TIMEOUT_SECONDS = 1800.0
 
 
 def convert_saved_model(
@@ -54,66 +48,34 @@ def convert_saved_model(
     Raises:
         ExportError: with the converter's last words, if it fails, crashes or does not end in time.
     """
-    with tempfile.TemporaryDirectory(prefix="tfopt-conversion-") as folder:
-        options = {
-            "engine": engine,
-            "per_channel_dense": per_channel_dense,
-            "allow_float": allow_float,
-            "sparse_weights": sparse_weights,
-        }
-        command = [sys.executable, "-m", "tfopt.export.conversion", str(saved_model), str(path), quantization]
-        command.append(json.dumps(options))
-        if calibration is not None:
-            samples = Path(folder, "calibration.npz")
-            np.savez(samples, **calibration)  # type: ignore[arg-type]
-            command.append(str(samples))
-        log = Path(folder, "log.txt")
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,  # held open: when this process dies, the converter sees it and ends
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "1", "CUDA_VISIBLE_DEVICES": "-1"},
-            )
-            try:
-                code = process.wait(timeout_seconds)
-            except subprocess.TimeoutExpired:
-                raise ExportError(
-                    f"The TFLite converter did not end within {timeout_seconds:.0f} s and was stopped. "
-                    f"Its last words: {_last_words(log)}"
-                ) from None
-            finally:
-                process.kill()
-                process.wait()
-                if process.stdin is not None:
-                    process.stdin.close()
-        if code != 0:
-            how = f"was ended by signal {-code}" if code < 0 else f"failed with code {code}"
-            raise ExportError(f"The TFLite converter {how}. Its last words: {_last_words(log)}")
-
-
-def _last_words(log: Path, lines: int = 6) -> str:
-    text = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return "\n  " + "\n  ".join(text[-lines:]) if text else "(none)"
+    options = {
+        "engine": engine,
+        "per_channel_dense": per_channel_dense,
+        "allow_float": allow_float,
+        "sparse_weights": sparse_weights,
+    }
+    run_converter(
+        "tfopt.export.conversion",
+        [str(saved_model), str(path), quantization, json.dumps(options)],
+        name="The TFLite converter",
+        samples=calibration,
+        timeout_seconds=timeout_seconds,
+    )
 
 
 def _convert(saved_model: str, path: str, quantization: str, options: str, calibration: str | None = None) -> None:
     settings = json.loads(options)
-    samples = None
-    if calibration is not None:
-        with np.load(calibration) as file:
-            samples = dict(file)
+    samples = None if calibration is None else load_samples(calibration)
     if settings["engine"] == "converter":
-        converted = _run_converter(saved_model, quantization, settings, samples)
+        converted = _run_tensorflow(saved_model, quantization, settings, samples)
     else:
         from tfopt.export.ai_edge import quantize
 
-        converted = quantize(_run_converter(saved_model, "none", settings, None), quantization, samples)
+        converted = quantize(_run_tensorflow(saved_model, "none", settings, None), quantization, samples)
     Path(path).write_bytes(converted)
 
 
-def _run_converter(
+def _run_tensorflow(
     saved_model: str, quantization: str, settings: dict[str, Any], samples: dict[str, np.ndarray] | None
 ) -> bytes:
     import tensorflow as tf
@@ -147,12 +109,6 @@ def _run_converter(
     return converter.convert()
 
 
-def _end_with_parent() -> None:
-    # Unbuffered: a thread waiting inside sys.stdin's lock would make the interpreter abort at its end.
-    os.read(0, 1)
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     _convert(*sys.argv[1:])

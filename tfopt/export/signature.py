@@ -9,9 +9,34 @@ from typing import Any
 
 import keras
 
-__all__ = ["SIGNATURE", "call_flat", "input_names", "input_structure", "output_names"]
+from tfopt.errors import ModelError
+
+__all__ = ["SIGNATURE", "call_flat", "check_static", "input_names", "input_structure", "output_names"]
 
 SIGNATURE = "serving_default"
+
+
+def check_static(model: keras.Model, exporter: str) -> None:
+    """Refuses a model whose inputs have no shapes, or an unknown size beside the batch.
+
+    Args:
+        model: the model.
+        exporter: what the message begins with.
+
+    Raises:
+        ModelError: if it is one.
+    """
+    if not getattr(model, "inputs", None):
+        raise ModelError(
+            f"{exporter}: the model '{model.name}' is subclassed, so its inputs have no shapes. "
+            "Wrap it: x = keras.Input(shape); model = keras.Model(x, your_model(x))."
+        )
+    for tensor in model.inputs:
+        if None in tensor.shape[1:]:
+            raise ModelError(
+                f"{exporter}: the input '{tensor.name}' must have a static shape beside its batch. "
+                f"Received: {tuple(tensor.shape)}. Rebuild the model with a fixed keras.Input(shape)."
+            )
 
 
 def input_names(model: keras.Model) -> list[str]:

@@ -12,18 +12,19 @@ import numpy as np
 from rich.console import Console
 
 from tfopt.artifact import Artifact, TensorSpec, record_path, write_whole
-from tfopt.data import Samples, check_samples
-from tfopt.errors import ConfigError, ExportError, ModelError
+from tfopt.data import Samples
+from tfopt.errors import ConfigError
 from tfopt.export.archive import write_archive
 from tfopt.export.audit import audit
 from tfopt.export.conversion import convert_saved_model
 from tfopt.export.engines import Candidate, engines_for, nearest
 from tfopt.export.layer_names import layer_scopes, operator_layers
+from tfopt.export.model_samples import checked_samples, keras_answers, verification_samples
 from tfopt.export.presets import PRESETS
-from tfopt.export.signature import input_names, input_structure, output_names
+from tfopt.export.signature import check_static, input_names, output_names
 from tfopt.export.tflite_file import Tensor, TfliteFile, read_tflite
 from tfopt.export.tflite_runtime import run_tflite
-from tfopt.export.verify import Agreement, compare
+from tfopt.export.verify import check_sqnr, compare
 from tfopt.quantization import freeze, is_quantize_aware, settings_of, strip
 from tfopt.recipe import Recipe
 from tfopt.surgery.elementary import as_elementary
@@ -32,8 +33,6 @@ from tfopt.surgery.precision import in_float32
 from tfopt.surgery.recurrent import unroll_recurrent
 
 __all__ = ["export_tflite"]
-
-VERIFICATION_SAMPLES = 64
 
 
 def export_tflite(
@@ -110,7 +109,7 @@ def export_tflite(
     if path.suffix != ".tflite" or path.is_dir():
         raise ConfigError(f"export_tflite: the path must be that of a file ending in .tflite. Received: {path}.")
     check_model(model)
-    _check_static(model)
+    check_static(model, "export_tflite")
     given, model = model, in_float32(model)
     config, exceptions = settings_of(model)
     quantization = quantization or config.mode
@@ -148,13 +147,8 @@ def export_tflite(
             UserWarning,
             stacklevel=2,
         )
-    samples = None
-    if calibration is not None:
-        arrays = check_samples(calibration, model.inputs, limit=recipe.calibration_samples)
-        samples = {
-            name: array.astype(tensor.dtype)
-            for name, tensor, array in zip(input_names(model), model.inputs, arrays, strict=True)
-        }
+    limit = recipe.calibration_samples
+    samples = None if calibration is None else checked_samples(model, calibration, limit=limit)
     reference = model if trained_for_it or not is_quantize_aware(model) else strip(model)
 
     with (
@@ -209,20 +203,6 @@ def export_tflite(
     return artifact
 
 
-def _check_static(model: keras.Model) -> None:
-    if not getattr(model, "inputs", None):
-        raise ModelError(
-            f"export_tflite: the model '{model.name}' is subclassed, so its inputs have no shapes. "
-            "Wrap it: x = keras.Input(shape); model = keras.Model(x, your_model(x))."
-        )
-    for tensor in model.inputs:
-        if None in tensor.shape[1:]:
-            raise ModelError(
-                f"export_tflite: the input '{tensor.name}' must have a static shape beside its batch. "
-                f"Received: {tuple(tensor.shape)}. Rebuild the model with a fixed keras.Input(shape)."
-            )
-
-
 def _spec(name: str, tensor: Tensor) -> TensorSpec:
     return TensorSpec(
         name=name,
@@ -242,10 +222,8 @@ def _verify(
     samples: dict[str, np.ndarray] | None,
 ) -> dict[str, Any]:
     """Runs Keras and the file on the same samples; refuses a file that disagrees."""
-    source = "standard normal samples" if samples is None else "calibration data"
-    chosen = {name: array[:VERIFICATION_SAMPLES] for name, array in (samples or _normal_samples(reference)).items()}
-    inputs = keras.tree.pack_sequence_as(input_structure(reference), list(chosen.values()))
-    expected = [np.asarray(array) for array in keras.tree.flatten(reference.predict(inputs, verbose=0))]
+    chosen, source = verification_samples(reference, samples)
+    expected = keras_answers(reference, chosen)
     received = run_tflite(path, chosen)
     first = run_tflite(path, {name: array[:1] for name, array in chosen.items()}, xnnpack=False)
     scales = [next(iter(file.outputs[name].scales), None) for name in names]
@@ -253,25 +231,5 @@ def _verify(
     portable = compare([array[:1] for array in expected], [first[name] for name in names])
     minimum = PRESETS[quantization].minimum_sqnr_db
     for measured, runtime in ((agreement, "with XNNPACK"), (portable, "without XNNPACK")):
-        if not measured.sqnr_db >= minimum:
-            raise ExportError(_disagreement(measured, runtime, quantization, minimum, source))
+        check_sqnr(measured, minimum, how=f"{quantization}, {runtime}", samples_from=source)
     return {**agreement.to_dict(), "minimum_sqnr_db": minimum, "samples_from": source}
-
-
-def _disagreement(measured: Agreement, runtime: str, quantization: str, minimum: float, source: str) -> str:
-    return (
-        f"The converted file disagrees with Keras ({quantization}, {runtime}): expected a signal-to-noise ratio of at "
-        f"least {minimum:g} dB on {measured.samples} samples ({source}). Received: {measured.sqnr_db:.1f} dB, "
-        f"largest error {measured.max_absolute_error:.3g}. "
-        "If the samples are typical, fine-tune the model with tfopt.quantize_aware first."
-    )
-
-
-def _normal_samples(model: keras.Model, count: int = 32) -> dict[str, np.ndarray]:
-    generator = np.random.default_rng(0)
-    return {
-        name: generator.standard_normal((count, *tensor.shape[1:])).astype(tensor.dtype)
-        if "float" in tensor.dtype
-        else np.zeros((count, *tensor.shape[1:]), tensor.dtype)
-        for name, tensor in zip(input_names(model), model.inputs, strict=True)
-    }

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from tfopt.errors import ExportError
 from tfopt.output_error import ErrorDistribution, sqnr_db
 
-__all__ = ["Agreement", "compare"]
+__all__ = ["Agreement", "check_sqnr", "compare", "relative_error"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,41 @@ def compare(
         max_lsb=float(max(steps)) if steps else None,
         error=_worst_error(expected, received),
     )
+
+
+def relative_error(expected: list[np.ndarray], received: list[np.ndarray]) -> float:
+    """The largest error of any output, as a fraction of that output's largest value.
+
+    Example:
+        >>> relative_error([np.array([2.0, -4.0])], [np.array([2.0, -3.0])])
+        0.25
+    """
+    errors = []
+    for wanted, got in zip(expected, received, strict=True):
+        largest = float(np.abs(wanted).max()) or 1.0
+        errors.append(float(np.abs(wanted.astype(np.float64) - got.astype(np.float64)).max()) / largest)
+    return max(errors)
+
+
+def check_sqnr(measured: Agreement, minimum: float, *, how: str, samples_from: str) -> None:
+    """Refuses a file whose outputs are further from Keras's than noise of the given ratio.
+
+    Args:
+        measured: the comparison.
+        minimum: the least signal-to-noise ratio in decibels.
+        how: what was run: the quantization and the runtime.
+        samples_from: what it was run on.
+
+    Raises:
+        ExportError: if the ratio is less.
+    """
+    if not measured.sqnr_db >= minimum:
+        raise ExportError(
+            f"The converted file disagrees with Keras ({how}): expected a signal-to-noise ratio of at least "
+            f"{minimum:g} dB on {measured.samples} samples ({samples_from}). Received: {measured.sqnr_db:.1f} dB, "
+            f"largest error {measured.max_absolute_error:.3g}. "
+            "If the samples are typical, fine-tune the model with tfopt.quantize_aware first."
+        )
 
 
 def _worst_error(expected: list[np.ndarray], received: list[np.ndarray]) -> ErrorDistribution | None:
