@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tfopt.compression.clustering import cluster
     from tfopt.compression.factorize import factorize
     from tfopt.distillation.distiller import Distiller
+    from tfopt.export.edge_tpu.exporter import export_edge_tpu
     from tfopt.export.ethos_u import export_ethos_u
     from tfopt.export.onnx import export_onnx
     from tfopt.export.tflite import export_tflite
@@ -47,6 +48,7 @@ _HOMES = {
     "Report": "tfopt.benchmark.report",
     "channel_coverage": "tfopt.pruning.channel_coverage",
     "cluster": "tfopt.compression.clustering",
+    "export_edge_tpu": "tfopt.export.edge_tpu.exporter",
     "export_ethos_u": "tfopt.export.ethos_u",
     "export_onnx": "tfopt.export.onnx",
     "export_serving": "tfopt.serving.folder",
@@ -75,6 +77,7 @@ __all__ = [
     "compression",
     "distillation",
     "early_exit",
+    "export_edge_tpu",
     "export_ethos_u",
     "export_onnx",
     "export_serving",

@@ -71,7 +71,7 @@ def presets_table() -> str:
 
     Example:
         >>> print(presets_table().splitlines()[1])
-        int8              int8     int8           int8        microcontrollers, NPUs, mobile CPUs and DSPs
+        int8              int8     int8           int8     microcontrollers, NPUs, mobile CPUs and DSPs
     """
     rows = [(name, preset.weights, preset.computes, preset.tensors, preset.purpose) for name, preset in PRESETS.items()]
     return "\n".join(aligned([("preset", "weights", "computes in", "in, out", "for"), *rows], "<<<<<"))

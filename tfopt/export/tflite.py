@@ -27,7 +27,7 @@ from tfopt.export.tflite_runtime import run_tflite
 from tfopt.export.verify import check_sqnr, compare
 from tfopt.quantization import freeze, is_quantize_aware, settings_of, strip
 from tfopt.recipe import Recipe
-from tfopt.surgery.elementary import as_elementary
+from tfopt.surgery.elementary import with_elementary_normalizations
 from tfopt.surgery.model import check_model
 from tfopt.surgery.precision import in_float32
 from tfopt.surgery.recurrent import unroll_recurrent
@@ -159,7 +159,7 @@ def export_tflite(
     ):
         convertible = unroll_recurrent(freeze(model) if trained_for_it else reference)
         if preset.is_integer and not trained_for_it:
-            convertible = as_elementary(convertible)
+            convertible = with_elementary_normalizations(convertible)
         scopes = layer_scopes(convertible, given)
         function = write_archive(
             convertible, Path(folder, "saved_model"), outputs=output_names(model), batch_size=1, call=scopes.call

@@ -23,20 +23,23 @@ from tfopt.surgery.rewriting import Rewrite, Rewriting
 from tfopt.surgery.separable import split_separable_convolution
 from tfopt.surgery.time_distributed import unroll_time_distributed
 
-__all__ = ["as_elementary", "origin_of"]
+__all__ = ["as_elementary", "origin_of", "with_elementary_normalizations"]
 
+_NORMALIZATIONS: dict[type, Rewrite] = {
+    layers.GroupNormalization: split_group_normalization,
+    layers.LayerNormalization: split_layer_normalization,
+    layers.RMSNormalization: split_rms_normalization,
+    layers.UnitNormalization: split_unit_normalization,
+}
 _REWRITES: dict[type, Rewrite] = {
+    **_NORMALIZATIONS,
     layers.Activation: split_activation,
     layers.Average: split_average,
     layers.ELU: split_elu,
-    layers.GroupNormalization: split_group_normalization,
-    layers.LayerNormalization: split_layer_normalization,
     layers.MultiHeadAttention: split_attention,
-    layers.RMSNormalization: split_rms_normalization,
     layers.SeparableConv1D: split_separable_convolution,
     layers.SeparableConv2D: split_separable_convolution,
     layers.Softmax: split_softmax,
-    layers.UnitNormalization: split_unit_normalization,
 }
 _TIME_DISTRIBUTED: dict[type, Rewrite] = {layers.TimeDistributed: unroll_time_distributed}
 _OF_PAIRS = {layers.Add, layers.Multiply, layers.Maximum, layers.Minimum}
@@ -57,6 +60,20 @@ def as_elementary(model: keras.Model) -> keras.Model:
     """
     # Nested models become part of the graph when it is read again, so the layers within a wrapper need a pass before.
     return _rewrite(_rewrite(model, _TIME_DISTRIBUTED), _REWRITES)
+
+
+def with_elementary_normalizations(model: keras.Model) -> keras.Model:
+    """Returns an equal model in which normalizations over a sample's own values are of elementary layers.
+
+    TFLite's converter leaves parts of them in float after training; what else `as_elementary` takes apart, it quantizes
+    better whole.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((3, 4)), layers.LayerNormalization(), layers.Dense(2)])
+        >>> any(isinstance(layer, layers.LayerNormalization) for layer in with_elementary_normalizations(model).layers)
+        False
+    """
+    return _rewrite(model, _NORMALIZATIONS)
 
 
 def origin_of(name: str, originals: Collection[str]) -> str:

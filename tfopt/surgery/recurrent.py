@@ -26,7 +26,7 @@ def unroll_recurrent(model: keras.Model) -> keras.Model:
 
     Example:
         >>> model = keras.Sequential([keras.Input((5, 3)), layers.Bidirectional(layers.LSTM(4))])
-        >>> unroll_recurrent(model).layers[0].forward_layer.unroll
+        >>> unroll_recurrent(model).layers[-1].forward_layer.unroll
         True
     """
     graph = read_graph(model)

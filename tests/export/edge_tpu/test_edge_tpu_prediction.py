@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import flatbuffers
@@ -12,7 +13,8 @@ from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 
 import tfopt
-from tfopt.errors import ConfigError, DataError
+from tfopt.artifact import Artifact, record_path
+from tfopt.errors import DataError
 from tfopt.export.edge_tpu import EdgeTpuPrediction, predict
 
 DATA = Path(os.environ.get("TFOPT_DATA") or Path(__file__).parents[4] / "shared" / "data") / "edge_tpu"
@@ -49,8 +51,8 @@ def statuses(prediction: EdgeTpuPrediction) -> dict[str, bool]:
 
 
 def test_an_unsupported_layer_is_named_and_cuts_off_what_follows(interrupted):
-    names = ["stem", "leaky", "late", "pool", "head", "head"]
-    prediction = predict(interrupted, layers=names)
+    prediction = predict(interrupted)
+    assert [one.layer for one in prediction.operators] == ["stem", "leaky", "late", "pool", "head", "head"]
     assert [(one.name, one.mapped, one.cut_off) for one in prediction.operators] == [
         ("CONV_2D", True, False),
         ("LEAKY_RELU", False, False),
@@ -74,8 +76,8 @@ def test_an_unsupported_layer_is_named_and_cuts_off_what_follows(interrupted):
     assert "layer `leaky`: LEAKY_RELU" in text
 
 
-def test_without_layer_names_operators_are_told_by_what_they_write(interrupted):
-    prediction = predict(interrupted)
+def test_without_a_record_operators_are_told_by_what_they_write(interrupted, tmp_path):
+    prediction = predict(shutil.copyfile(interrupted, tmp_path / "alone.tflite"))
     assert {one.layer for one in prediction.operators} == {""}
     leaky = prediction.operators[1]
     assert "leaky" in leaky.output
@@ -87,18 +89,21 @@ def test_operators_with_one_reason_share_a_line(exported):
     image = hidden = keras.Input((4, 4, 2))
     for number in range(6):
         hidden = layers.LeakyReLU(name=f"leaky_{number}")(layers.Conv2D(2, 1)(hidden))
-    path = exported(keras.Model(image, hidden, name="leaky"))
-    names = [name for number in range(6) for name in (f"conv_{number}", f"leaky_{number}")]
-    lines = str(predict(path, layers=names)).splitlines()
+    lines = str(predict(exported(keras.Model(image, hidden, name="leaky")))).splitlines()
     places = ", ".join(f"layer `leaky_{number}`" for number in range(4))
     assert [line for line in lines if "no such operator" in line] == [
         f"  {places} and 2 more: LEAKY_RELU: the Edge TPU has no such operator; use ReLU, or PReLU(shared_axes=[1, 2])"
     ]
 
 
-def test_layer_names_of_another_file_are_refused(interrupted):
-    with pytest.raises(ConfigError, match=r"one layer for each of the 6 operators .*Received: 2 names"):
-        predict(interrupted, layers=["stem", "head"])
+def test_an_artifact_is_taken_and_a_file_that_changed_is_not(interrupted, tmp_path):
+    assert predict(Artifact.load(interrupted)) == predict(interrupted)
+    for path in (interrupted, record_path(interrupted)):
+        shutil.copyfile(path, tmp_path / path.name)
+    changed = tmp_path / interrupted.name
+    changed.write_bytes(changed.read_bytes() + b"0")
+    with pytest.raises(DataError, match="has changed since"):
+        predict(changed)
 
 
 def test_supported_networks_map_whole(exported):
@@ -159,7 +164,7 @@ def test_sizes_are_those_of_the_file_not_of_its_signature(interrupted, tmp_path)
             tensor.shapeSignature = np.int32([-1, *tensor.shape[1:]])
     path = tmp_path / "signature.tflite"
     path.write_bytes(packed(model))
-    assert predict(path) == predict(interrupted)
+    assert predict(path) == predict(shutil.copyfile(interrupted, tmp_path / "static.tflite"))
 
 
 def test_an_operator_without_its_inputs_is_a_damaged_file(interrupted, tmp_path):

@@ -1,4 +1,4 @@
-"""The Edge TPU: what its compiler takes, predicted by rules or told by the compiler itself."""
+"""The Edge TPU: files for it, and what its compiler takes: told by the compiler itself, or predicted by its rules."""
 
 from tfopt.export.edge_tpu.prediction import EdgeTpuPrediction, OperatorPrediction, predict
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfopt.errors import ConfigError, DataError
+from tfopt.artifact import Artifact, record_path
+from tfopt.errors import DataError
 from tfopt.export.edge_tpu.memory import cached_and_streamed, parameter_bytes
 from tfopt.export.edge_tpu.operators import RULES, operator_support
 from tfopt.export.edge_tpu.partition import cut_off_by
@@ -138,28 +138,25 @@ def _line(alike: list[OperatorPrediction]) -> str:
     return f"{where}: {first.name}: {first.reason}" + (f"; {first.mend}" if first.mend else "")
 
 
-def predict(path: str | Path, *, layers: Sequence[str] | None = None) -> EdgeTpuPrediction:
+def predict(source: str | Path | Artifact) -> EdgeTpuPrediction:
     """Predicts which operators of a .tflite file `edgetpu_compiler` (version 16) puts on the Edge TPU.
 
     Use it where the compiler is not installed, or to read reasons in terms of layers; the compiler has the last word.
 
     Args:
-        path: the file.
-        layers: the Keras layer of each operator, in the order of the file; "" where it is not known.
+        source: a .tflite file, or its artifact, which knows the Keras layers that messages are about. The record of an
+            artifact that lies beside a file is read.
 
     Raises:
-        DataError: if the file cannot be read, or an operator lacks inputs.
-        ConfigError: if there is not one layer name for each operator.
+        DataError: if the file cannot be read or has changed since its record was written, or an operator lacks inputs.
 
     References: Coral, "TensorFlow models on the Edge TPU"; see `tfopt.export.edge_tpu.limits`.
     """
+    if not isinstance(source, Artifact) and record_path(Path(source)).exists():
+        source = Artifact.load(source)
+    path, layers = (source.path, source.layers) if isinstance(source, Artifact) else (Path(source), ())
     operators = read_tflite(path).operators
-    if layers is not None and len(layers) != len(operators):
-        raise ConfigError(
-            f"predict: layers must name one layer for each of the {len(operators)} operators of {path}. "
-            f'Received: {len(layers)} names. Use "" where the layer is not known.'
-        )
-    names = [""] * len(operators) if layers is None else list(layers)
+    names = [" + ".join(computed) for computed in layers] or [""] * len(operators)
     found = [_support(operator, path) for operator in operators]
     cuts = cut_off_by(operators, [support.supported for support in found])
     on_tpu = [support.supported and cut is None for support, cut in zip(found, cuts, strict=True)]
