@@ -100,6 +100,25 @@ def test_export_takes_a_quantization(tfopt: Callable[..., Ended], folder: Path, 
     assert not read_tflite(tmp_path / "model.tflite").is_full_integer
 
 
+def test_export_lists_its_presets(tfopt: Callable[..., Ended]) -> None:
+    ended = tfopt("export", "--list-presets")
+    assert ended.code == 0
+    assert "int8_float_io     int8     int8           float32" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("format", "told"), [("edge-tpu", "Edge TPU, predicted (not compiled): 3 of 3"), ("ethos-u", "estimated")]
+)
+def test_export_for_an_accelerator_tells_what_it_runs(
+    format: str, told: str, tfopt: Callable[..., Ended], folder: Path, tmp_path: Path
+) -> None:
+    data = folder / "data.npz"
+    ended = tfopt("export", folder / "model.keras", "--out", tmp_path, "--data", data, "--format", format)
+    assert ended.code == 0
+    assert told in ended.out
+    assert Artifact.load(tmp_path / "model.tflite").verification["full_integer"] is True
+
+
 def test_export_writes_a_serving_folder(tfopt: Callable[..., Ended], folder: Path, tmp_path: Path) -> None:
     options = ("--format", "serving", "--name", "ranker", "--version", "7", "--data", folder / "data.npz")
     ended = tfopt("export", folder / "model.keras", "--out", tmp_path, *options)
@@ -166,7 +185,12 @@ def test_an_error_is_one_message(folder: Path, tmp_path: Path) -> None:
     [
         ("export {m} --out {out}", "needs calibration=..., a few hundred typical samples"),
         ("export {m} --out {out} --quantization int4", "weight_only_int4, none. Received: 'int4'"),
-        ("export {m} --out {out} --format coreml", "--format must be tflite, onnx or serving. Received: coreml"),
+        (
+            "export {m} --out {out} --format coreml",
+            "--format must be one of tflite, edge-tpu, ethos-u, onnx, serving. Received: coreml",
+        ),
+        ("export {m} --out {out} --format serving --quantization int8", "Received: int8, for serving"),
+        ("export {m} --out {out} --format ethos-u --target u55", "Received: 'u55'"),
         ("export {m} --out {out} --format onnx --quantization dynamic", "none, float16, int8. Received: 'dynamic'"),
         ("export {m} --out {out} --format serving --name a/b", "Received: 'a/b'"),
         ("export {m} --out {out} --format serving --version 0", "at least 1. Received: 0"),

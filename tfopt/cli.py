@@ -30,6 +30,7 @@ console = Console()
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Data = Annotated[Path, typer.Option("--data", help="NPZ file with x_train, y_train, x_test, y_test.")]
 ZEROS_TARGET = "Also whether zeros make it faster there: tflite, edge_tpu, ethos_u, …"
+EXPORT_FORMATS = ("tflite", "edge-tpu", "ethos-u", "onnx", "serving")
 OptionalData = Annotated[Path | None, typer.Option("--data", help="NPZ file with x_train, y_train, x_test, y_test.")]
 
 
@@ -88,22 +89,36 @@ def optimize(
         )
 
 
+def _list_presets(asked: bool) -> None:
+    if asked:
+        from tfopt.export.presets import presets_table
+
+        console.print(presets_table(), soft_wrap=True, highlight=False)
+        raise typer.Exit
+
+
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="A model: .keras, .h5 or .hdf5, quantize-aware or not.")],
     out: Out,
-    format: Annotated[str, typer.Option(help="tflite, onnx or serving.")] = "tflite",
+    format: Annotated[str, typer.Option(help="tflite, edge-tpu, ethos-u, onnx or serving.")] = "tflite",
     quantization: Annotated[
         str | None,
         typer.Option(
-            help="For tflite: int8, int16x8, dynamic, weight_only_int8, float16 or none. "
-            "By default what the model was made quantize-aware for, else int8. "
+            help="For tflite: a preset; by default what the model was made quantize-aware for, else int8. "
             "For onnx: none (the default), float16 or int8."
         ),
     ] = None,
     data: OptionalData = None,
+    engine: Annotated[
+        str, typer.Option(help="For tflite and edge-tpu: converter, ai-edge-quantizer or best.")
+    ] = "converter",
+    target: Annotated[str, typer.Option(help="For ethos-u: the accelerator.")] = "ethos-u55-128",
     name: Annotated[str | None, typer.Option(help="For serving: the model's name in requests.")] = None,
     version: Annotated[int, typer.Option(help="For serving: the version to write.")] = 1,
+    list_presets: Annotated[
+        bool, typer.Option("--list-presets", help="Show the presets of tflite.", callback=_list_presets, is_eager=True)
+    ] = False,
 ) -> None:
     """Write a model as a verified .tflite or .onnx file or TF Serving folder."""
     start_tensorflow()
@@ -111,20 +126,32 @@ def export(
     from tfopt.data import load_npz
     from tfopt.model_file import load_model
 
+    if format not in EXPORT_FORMATS:
+        raise ConfigError(f"--format must be one of {', '.join(EXPORT_FORMATS)}. Received: {format}.")
+    if quantization is not None and format not in {"tflite", "onnx"}:
+        raise ConfigError(f"--quantization is for tflite and onnx. Received: {quantization}, for {format}.")
     samples = None if data is None else load_npz(data).x_train
+    loaded, file = load_model(model), out / f"{model.stem}.tflite"
+    told = None
     if format == "tflite":
-        artifact = tfopt.export_tflite(
-            load_model(model), out / f"{model.stem}.tflite", quantization, calibration=samples
-        )
+        artifact = tfopt.export_tflite(loaded, file, quantization, calibration=samples, engine=engine)
+    elif format == "edge-tpu":
+        from tfopt.export.edge_tpu import predict
+
+        artifact = tfopt.export_edge_tpu(loaded, file, calibration=samples, engine=engine)
+        told = predict(artifact) if artifact.verification["edge_tpu"]["source"] == "predicted" else None
+    elif format == "ethos-u":
+        from tfopt.export.ethos_u_estimate import EthosUEstimate
+
+        artifact = tfopt.export_ethos_u(loaded, file, target=target, calibration=samples)
+        told = EthosUEstimate.of(artifact)
     elif format == "onnx":
-        artifact = tfopt.export_onnx(
-            load_model(model), out / f"{model.stem}.onnx", quantization or "none", calibration=samples
-        )
-    elif format == "serving":
-        artifact = tfopt.export_serving(load_model(model), out, name=name or model.stem, version=version, data=samples)
+        artifact = tfopt.export_onnx(loaded, file.with_suffix(".onnx"), quantization or "none", calibration=samples)
     else:
-        raise ConfigError(f"--format must be tflite, onnx or serving. Received: {format}.")
+        artifact = tfopt.export_serving(loaded, out, name=name or model.stem, version=version, data=samples)
     console.print(str(artifact), soft_wrap=True, highlight=False)
+    if told is not None:
+        console.print(str(told), soft_wrap=True, highlight=False)
 
 
 @app.command()

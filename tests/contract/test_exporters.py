@@ -52,12 +52,21 @@ def onnx(quantization: str) -> Exporter:
     return Exporter(write, "tfopt.export.onnx.convert_to_onnx", must_calibrate=quantization == "int8")
 
 
+def accelerator(export: str) -> Exporter:
+    def write(model: keras.Model, folder: Path, calibration: Any) -> Artifact:
+        return getattr(tfopt, export)(model, folder / "model.tflite", calibration=calibration)
+
+    return Exporter(write, "tfopt.export.tflite.convert_saved_model", must_calibrate=True)
+
+
 EXPORTERS = {
     "tflite none": tflite("none"),
     "tflite float16": tflite("float16"),
     "tflite dynamic": tflite("dynamic"),
     "tflite int8": tflite("int8"),
     "tflite int8 quantization-aware": tflite("int8", aware=True),
+    "edge tpu": accelerator("export_edge_tpu"),
+    "ethos-u": accelerator("export_ethos_u"),
     "onnx none": onnx("none"),
     "onnx float16": onnx("float16"),
     "onnx int8": onnx("int8"),
