@@ -132,7 +132,7 @@ def export(
         raise ConfigError(f"--quantization is for tflite and onnx. Received: {quantization}, for {format}.")
     samples = None if data is None else load_npz(data).x_train
     loaded, file = load_model(model), out / f"{model.stem}.tflite"
-    told = None
+    told: object = None
     if format == "tflite":
         artifact = tfopt.export_tflite(loaded, file, quantization, calibration=samples, engine=engine)
     elif format == "edge-tpu":
