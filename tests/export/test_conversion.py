@@ -5,20 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tfopt.errors import ExportError
 from tfopt.export.conversion import convert_saved_model
-
-
-def is_running(process_id: int) -> bool:
-    try:
-        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
 
 
 def wait_until(condition, seconds: float = 20.0) -> bool:
@@ -42,7 +35,9 @@ def test_a_failing_converter_is_quoted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_the_converter_ends_with_its_parent(tmp_path: Path, end: signal.Signals) -> None:
+def test_the_converter_ends_with_its_parent(
+    tmp_path: Path, end: signal.Signals, is_running: Callable[[int], bool]
+) -> None:
     saved_model, temporary = tmp_path / "saved_model", tmp_path / "temporary"
     saved_model.mkdir()
     temporary.mkdir()

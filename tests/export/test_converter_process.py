@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,6 @@ def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
     monkeypatch.setattr(sys, "executable", str(executable))
 
 
-def is_running(process_id: int) -> bool:
-    try:
-        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
 def test_the_last_words_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(tmp_path, monkeypatch, 'for i in $(seq 100); do echo "line $i"; done; echo; exit 7')
     with pytest.raises(ExportError, match="failed with code 7") as error:
@@ -41,7 +34,9 @@ def test_a_crash_is_told_by_its_signal(tmp_path: Path, monkeypatch: pytest.Monke
         run_converter("module", [], name="The converter")
 
 
-def test_a_converter_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_converter_that_hangs_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_running: Callable[[int], bool]
+) -> None:
     stand_in(tmp_path, monkeypatch, f"echo $$ > {tmp_path}/pid; echo at work; exec sleep 600")
     started = time.monotonic()
     with pytest.raises(ExportError, match=r"did not end within 1 s and was stopped\. Its last words: \n  at work"):
