@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import compression_tables
+import export_tables
 import training_tables
 from compression_tables import span
 
@@ -197,6 +198,7 @@ RENDERERS = {
     "real_models": ("README.md", render_real_models),
     "quantization": ("docs/quantization.md", render_quantization),
     **compression_tables.RENDERERS,
+    **export_tables.RENDERERS,
     **training_tables.RENDERERS,
 }
 
