@@ -1,12 +1,16 @@
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from tfopt.artifact import Artifact, TensorSpec
+from tfopt.benchmark import peak_memory
 from tfopt.benchmark.tflite import TfliteRunner
 from tfopt.errors import BenchmarkError
+from tfopt.export.tflite import export_tflite
 
 
 def nothing(count):
@@ -59,6 +63,22 @@ def test_peak_memory_is_seen_although_this_process_is_far_larger(files):
     runner = TfliteRunner(files.float32, (1,))
     assert runner.peak_memory_bytes is not None
     assert 10_000 < runner.peak_memory_bytes < 50_000_000
+
+
+def test_peak_memory_of_an_embedding_is_measured_on_tokens_that_it_has(
+    conversion_in_this_process, tmp_path, monkeypatch
+):
+    class UnclearedMemory(Interpreter):
+        def allocate_tensors(self):
+            super().allocate_tensors()
+            for given in self.get_input_details():
+                self.set_tensor(given["index"], np.full(given["shape"], 7, given["dtype"]))
+
+    tokens = keras.Input((4,), dtype="int32")
+    model = keras.Model(tokens, keras.layers.Flatten()(keras.layers.Embedding(3, 2)(tokens)))
+    artifact = export_tflite(model, tmp_path / "tokens.tflite", "none")
+    monkeypatch.setattr("ai_edge_litert.interpreter.Interpreter", UnclearedMemory)
+    assert peak_memory.main(str(artifact.path)).keys() == {"peak_memory_bytes"}
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "truncated", "garbled"])
