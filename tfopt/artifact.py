@@ -20,6 +20,7 @@ from tfopt.errors import ConfigError, DataError
 __all__ = [
     "Artifact",
     "TensorSpec",
+    "check_file_path",
     "content_sha256",
     "content_size_bytes",
     "library_versions",
@@ -202,6 +203,29 @@ def library_versions(kind: Kind | None = None) -> dict[str, str]:
     """The libraries that decide what an artifact holds; without a kind, those common to all."""
     common = ("tfopt", "tensorflow", "keras", "ai-edge-litert", "numpy")
     return {name: version(name) for name in (*common, *_LIBRARIES.get(kind or "", ()))}
+
+
+def check_file_path(path: str | Path, suffix: str, *, exporter: str) -> Path:
+    """The path of a file to write.
+
+    Args:
+        path: what the user gave.
+        suffix: what it must end in.
+        exporter: what the message begins with.
+
+    Raises:
+        ConfigError: if it ends in something else, or is a folder.
+
+    Example:
+        >>> check_file_path("model.bin", ".onnx", exporter="export_onnx")
+        Traceback (most recent call last):
+        ...
+        tfopt.errors.ConfigError: export_onnx: the path must be that of a file ending in .onnx. Received: model.bin.
+    """
+    path = Path(path)
+    if path.suffix != suffix or path.is_dir():
+        raise ConfigError(f"{exporter}: the path must be that of a file ending in {suffix}. Received: {path}.")
+    return path
 
 
 @contextmanager

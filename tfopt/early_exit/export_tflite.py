@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfopt.artifact import Artifact, TensorSpec, record_path, write_whole
+from tfopt.artifact import Artifact, TensorSpec, check_file_path, record_path, write_whole
 from tfopt.data import Samples, check_samples
 from tfopt.early_exit.evaluation import exit_outputs
 from tfopt.early_exit.merging import merge_tflite
@@ -17,7 +17,7 @@ from tfopt.early_exit.policy import ExitPolicy
 from tfopt.early_exit.runner import EarlyExitRunner
 from tfopt.early_exit.staged_file import StagedFile, StageRecord, staged_file_path
 from tfopt.early_exit.stages import Stages, split_stages
-from tfopt.errors import ConfigError, ModelError
+from tfopt.errors import ModelError
 from tfopt.export.tflite import export_tflite
 from tfopt.quantization import is_quantize_aware
 from tfopt.recipe import Recipe
@@ -68,11 +68,7 @@ def export_early_exit_tflite(
 
     References: TensorFlow Lite's schema.fbs (`SignatureDef`).
     """
-    path = Path(path)
-    if path.suffix != ".tflite" or path.is_dir():
-        raise ConfigError(
-            f"export_early_exit_tflite: the path must be that of a file ending in .tflite. Received: {path}."
-        )
+    path = check_file_path(path, ".tflite", exporter="export_early_exit_tflite")
     check_model(network)
     if is_quantize_aware(network):
         raise ModelError(

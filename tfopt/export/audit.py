@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tfopt.errors import ExportError
 from tfopt.export.presets import PRESETS
 from tfopt.export.tflite_file import Operator, TfliteFile
+from tfopt.export.verify import check_problems
 
 __all__ = ["audit", "float_operators"]
 
@@ -52,13 +52,12 @@ def audit(
             for name, tensor in (*file.inputs.items(), *file.outputs.items())
             if tensor.is_float
         ]
-    if problems:
-        raise ExportError(
-            f"The converted file was refused ({quantization}): {'; '.join(problems[:8])}"
-            f"{f'; and {len(problems) - 8} more' if len(problems) > 8 else ''}. "
-            "print(tfopt.quantization.coverage(model)) names the layers without an integer rule; allow_float=True "
-            "lets them compute in float."
-        )
+    check_problems(
+        problems,
+        quantization,
+        remedy="print(tfopt.quantization.coverage(model)) names the layers without an integer rule; allow_float=True "
+        "lets them compute in float.",
+    )
     computed_by: dict[str, list[tuple[str, ...]]] = {}
     for operator, computed in zip(file.operators, layers, strict=True):
         if id(operator) in floats:

@@ -8,9 +8,9 @@ from pathlib import Path
 import keras
 from rich.console import Console
 
-from tfopt.artifact import Artifact, record_path, write_whole
+from tfopt.artifact import Artifact, check_file_path, record_path, write_whole
 from tfopt.data import Samples
-from tfopt.errors import ConfigError, ExportError
+from tfopt.errors import ExportError
 from tfopt.export.ethos_u_estimate import CpuOperator, EthosUEstimate
 from tfopt.export.tflite import export_tflite
 from tfopt.export.tflite_file import TfliteFile, read_tflite
@@ -65,9 +65,7 @@ def export_ethos_u(
 
     References: ethos-u-vela, SUPPORTED_OPS.md and PERFORMANCE.md of its documentation.
     """
-    path = Path(path)
-    if path.suffix != ".tflite" or path.is_dir():
-        raise ConfigError(f"export_ethos_u: the path must be that of a file ending in .tflite. Received: {path}.")
+    path = check_file_path(path, ".tflite", exporter="export_ethos_u")
     accelerator = accelerator_of(target, argument="export_ethos_u: target")
     with (
         write_whole(record_path(path)) as record,  # renamed last: a record never runs ahead of its file

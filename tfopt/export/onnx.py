@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from tfopt.artifact import Artifact, TensorSpec, record_path, write_whole
+from tfopt.artifact import Artifact, TensorSpec, check_file_path, record_path, write_whole
 from tfopt.data import Samples
 from tfopt.errors import ConfigError, ExportError, ModelError
 from tfopt.export.archive import write_archive
@@ -97,7 +97,6 @@ def export_onnx(
     References:
         onnx.ai/onnx/operators; onnxruntime.ai/docs/performance/model-optimizations/quantization.html.
     """
-    path = Path(path)
     opset = DEFAULT_OPSET if opset is None else opset
     if quantization not in ONNX_QUANTIZATIONS:
         raise ConfigError(
@@ -105,8 +104,7 @@ def export_onnx(
         )
     if opset not in OPSETS:
         raise ConfigError(f"export_onnx: opset must be from {OPSETS[0]} to {OPSETS[-1]}. Received: {opset!r}.")
-    if path.suffix != ".onnx" or path.is_dir():
-        raise ConfigError(f"export_onnx: the path must be that of a file ending in .onnx. Received: {path}.")
+    path = check_file_path(path, ".onnx", exporter="export_onnx")
     require_onnxruntime("The ONNX export")
     check_model(model)
     check_static(model, "export_onnx")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfopt.errors import ExportError, first_line
+from tfopt.errors import first_line
 from tfopt.export.onnx_file import OnnxFile
+from tfopt.export.verify import check_problems
 
 __all__ = ["audit_onnx"]
 
@@ -28,12 +29,8 @@ def audit_onnx(path: Path, file: OnnxFile, quantization: str) -> None:
     problems = [*_invalid(path), *_foreign(file), *_other_weights(file, WEIGHT_TYPES[quantization])]
     if quantization == "int8" and not any(operator.is_rounding for operator in file.operators):
         problems.append("nothing in it is int8: the model has no operator that ONNX Runtime quantizes")
-    if problems:
-        raise ExportError(
-            f"The converted file was refused ({quantization}): {'; '.join(problems[:8])}"
-            f"{f'; and {len(problems) - 8} more' if len(problems) > 8 else ''}. "
-            "Build the layers it names of other operations, or choose another quantization."
-        )
+    remedy = "Build the layers it names of other operations, or choose another quantization."
+    check_problems(problems, quantization, remedy=remedy)
 
 
 def _invalid(path: Path) -> list[str]:

@@ -16,7 +16,7 @@ from tfopt.data import Samples, check_samples
 from tfopt.errors import ConfigError, ExportError, ModelError, first_line
 from tfopt.export.archive import write_archive
 from tfopt.export.signature import SIGNATURE, call_flat, input_names, output_names
-from tfopt.export.verify import Agreement, compare
+from tfopt.export.verify import Agreement, compare, relative_error
 
 __all__ = ["UNKNOWN_SIZE", "SavedModelSignature", "input_specs", "write_saved_model"]
 
@@ -221,7 +221,7 @@ def _relative_error(what: str, expected: np.ndarray, received: np.ndarray, toler
             f"write_saved_model: the output {what} must have the batch as its first axis: {wanted.shape}. "
             f"Received: {got.shape}. A server could not split such an answer between clients."
         )
-    error = float(np.abs(wanted - got).max() / (np.abs(wanted).max() or 1.0))
+    error = relative_error([wanted], [got])
     if not error <= tolerance:
         raise ExportError(
             f"write_saved_model: the output {what} must agree with Keras to {tolerance:g} of its largest "

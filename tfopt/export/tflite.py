@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from tfopt.artifact import Artifact, TensorSpec, record_path, write_whole
+from tfopt.artifact import Artifact, TensorSpec, check_file_path, record_path, write_whole
 from tfopt.data import Samples
 from tfopt.errors import ConfigError
 from tfopt.export.archive import write_archive
@@ -101,13 +101,11 @@ def export_tflite(
     References:
         TensorFlow Lite 8-bit quantization specification.
     """
-    path = Path(path)
     if quantization is not None and quantization not in PRESETS:
         raise ConfigError(
             f"export_tflite: quantization must be one of {', '.join(PRESETS)}. Received: {quantization!r}."
         )
-    if path.suffix != ".tflite" or path.is_dir():
-        raise ConfigError(f"export_tflite: the path must be that of a file ending in .tflite. Received: {path}.")
+    path = check_file_path(path, ".tflite", exporter="export_tflite")
     check_model(model)
     check_static(model, "export_tflite")
     given, model = model, in_float32(model)
@@ -165,6 +163,9 @@ def export_tflite(
             convertible, Path(folder, "saved_model"), outputs=output_names(model), batch_size=1, call=scopes.call
         )
 
+        chosen, source = verification_samples(reference, samples)
+        expected = keras_answers(reference, chosen) if verify else []
+
         def convert(engine: str) -> Candidate:
             converted = Path(folder, engine, path.name)
             converted.parent.mkdir()
@@ -185,7 +186,7 @@ def export_tflite(
             if preset.is_integer and floats:
                 verification["float_operators"] = floats
             if verify:
-                verification |= _verify(reference, output_names(model), converted, file, quantization, samples)
+                verification |= _verify(converted, file, quantization, chosen, source, expected, output_names(model))
             return Candidate(converted, file, layers, verification)
 
         best = convert(engines[0]) if len(engines) == 1 else nearest(convert, engines)
@@ -214,18 +215,17 @@ def _spec(name: str, tensor: Tensor) -> TensorSpec:
 
 
 def _verify(
-    reference: keras.Model,
-    names: list[str],
     path: Path,
     file: TfliteFile,
     quantization: str,
-    samples: dict[str, np.ndarray] | None,
+    samples: dict[str, np.ndarray],
+    source: str,
+    expected: list[np.ndarray],
+    names: list[str],
 ) -> dict[str, Any]:
-    """Runs Keras and the file on the same samples; refuses a file that disagrees."""
-    chosen, source = verification_samples(reference, samples)
-    expected = keras_answers(reference, chosen)
-    received = run_tflite(path, chosen)
-    first = run_tflite(path, {name: array[:1] for name, array in chosen.items()}, xnnpack=False)
+    """Runs the file on the samples that Keras answered; refuses one that disagrees."""
+    received = run_tflite(path, samples)
+    first = run_tflite(path, {name: array[:1] for name, array in samples.items()}, xnnpack=False)
     scales = [next(iter(file.outputs[name].scales), None) for name in names]
     agreement = compare(expected, [received[name] for name in names], scales=scales)
     portable = compare([array[:1] for array in expected], [first[name] for name in names])

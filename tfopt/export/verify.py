@@ -10,7 +10,10 @@ import numpy as np
 from tfopt.errors import ExportError
 from tfopt.output_error import ErrorDistribution, sqnr_db
 
-__all__ = ["Agreement", "check_sqnr", "compare", "relative_error"]
+__all__ = ["Agreement", "check_problems", "check_sqnr", "compare", "relative_error"]
+
+LISTED = 8
+"""How many of an audit's problems are told."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,24 @@ def relative_error(expected: list[np.ndarray], received: list[np.ndarray]) -> fl
         largest = float(np.abs(wanted).max()) or 1.0
         errors.append(float(np.abs(wanted.astype(np.float64) - got.astype(np.float64)).max()) / largest)
     return max(errors)
+
+
+def check_problems(problems: list[str], quantization: str, *, remedy: str) -> None:
+    """Refuses a file in which an audit has found something.
+
+    Args:
+        problems: what it found; of many the first are told.
+        quantization: what the file was to be.
+        remedy: how to get a file that is taken.
+
+    Raises:
+        ExportError: if there is a problem.
+    """
+    if problems:
+        more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+        raise ExportError(
+            f"The converted file was refused ({quantization}): {'; '.join(problems[:LISTED])}{more}. {remedy}"
+        )
 
 
 def check_sqnr(measured: Agreement, minimum: float, *, how: str, samples_from: str) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 
 import keras
 
-from tfopt.artifact import Artifact, record_path, write_whole
+from tfopt.artifact import Artifact, check_file_path, record_path, write_whole
 from tfopt.data import Samples
-from tfopt.errors import ConfigError
 from tfopt.export.edge_tpu.compiler import Compilation, compile_for_edge_tpu
 from tfopt.export.edge_tpu.prediction import EdgeTpuPrediction, predict
 from tfopt.export.edge_tpu.rewrites import rewrite_for_edge_tpu
@@ -68,9 +67,7 @@ Received: model.bin.
 
     References: Coral, "TensorFlow models on the Edge TPU" and "Edge TPU Compiler".
     """
-    path = Path(path)
-    if path.suffix != ".tflite" or path.is_dir():
-        raise ConfigError(f"export_edge_tpu: the path must be that of a file ending in .tflite. Received: {path}.")
+    path = check_file_path(path, ".tflite", exporter="export_edge_tpu")
     check_model(model)
     if getattr(model, "inputs", None) and not is_quantize_aware(model):
         model = rewrite_for_edge_tpu(model)
