@@ -3,8 +3,8 @@
     python benchmarks/compression.py [--data FOLDER] [--parts PART ...] [--seeds 3]
 
 tfmot, on tf_keras, gets a virtual environment of its own, and the same initial weights, batches, schedule and
-optimizer. FOLDER holds fashion_mnist.npz and sign_digits_48.npz; the parts are overhead, equality, accuracy, channels,
-sparse and deep. Each writes benchmarks/results/compression_PART.json.
+optimizer. FOLDER holds fashion_mnist.npz and sign_digits_48.npz; the parts are overhead, equality, accuracy,
+allocations, channels, sparse and deep. Each writes benchmarks/results/compression_PART.json.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent
 Settings = dict[str, Any]
 TFMOT_WAYS = [{"sparsity": level, "allocation": "per_layer"} for level in (0.5, 0.8, 0.9)]
 TFOPT_WAYS = [*TFMOT_WAYS, *({"sparsity": 0.9, "allocation": how} for how in ("global", "erk"))]
+ALLOCATION_SEEDS = 12
 ACCURACY: dict[str, Settings] = {
     "fashion_mnist": {
         "file": "fashion_mnist.npz",
@@ -101,26 +102,35 @@ def equality(workers: Workers, arguments: argparse.Namespace) -> Settings:
     return found
 
 
+def accuracies(workers: Workers, arguments: argparse.Namespace, title: str, ways: Settings, *, seeds: int) -> Settings:
+    """What each framework ends with in each of its ways, always from the same trained network of a seed."""
+    settings, runs = ACCURACY[title], []
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory(prefix="tfopt-compression-") as out:
+            data = str(arguments.data / settings["file"])
+            common = {"network": settings["network"], "data": data, "seed": seed, "out": out}
+            run = {"seed": seed, "dense": workers.run("tfopt", {"do": "train", **common, **settings["train"]})}
+            for framework, its_ways in ways.items():
+                task = {"do": "prune", "ways": its_ways, **common, **settings["prune"]}
+                run[framework] = workers.run(framework, task)["rows"]
+                shown = ", ".join(
+                    f"{row['sparsity']:.0%} {row['allocation']} {row['accuracy']:.2%}" for row in run[framework]
+                )
+                print(f"{title}, seed {seed}, {framework}: {shown}", flush=True)
+        runs.append(run)
+    return {"settings": settings, "runs": runs}
+
+
 def accuracy(workers: Workers, arguments: argparse.Namespace) -> Settings:
-    """Three levels of sparsity from the same trained network; at the highest in each allocation."""
-    found: Settings = {}
-    for title, settings in ACCURACY.items():
-        runs = []
-        for seed in range(arguments.seeds):
-            with tempfile.TemporaryDirectory(prefix="tfopt-compression-") as out:
-                data = str(arguments.data / settings["file"])
-                common = {"network": settings["network"], "data": data, "seed": seed, "out": out}
-                run = {"seed": seed, "dense": workers.run("tfopt", {"do": "train", **common, **settings["train"]})}
-                for framework, ways in (("tfmot", TFMOT_WAYS), ("tfopt", TFOPT_WAYS)):
-                    task = {"do": "prune", "ways": ways, **common, **settings["prune"]}
-                    run[framework] = workers.run(framework, task)["rows"]
-                    shown = ", ".join(
-                        f"{row['sparsity']:.0%} {row['allocation']} {row['accuracy']:.2%}" for row in run[framework]
-                    )
-                    print(f"{title}, seed {seed}, {framework}: {shown}", flush=True)
-            runs.append(run)
-        found[title] = {"settings": settings, "runs": runs}
-    return found
+    """Three levels of sparsity beside tfmot; at the highest in each allocation."""
+    ways = {"tfmot": TFMOT_WAYS, "tfopt": TFOPT_WAYS}
+    return {title: accuracies(workers, arguments, title, ways, seeds=arguments.seeds) for title in ACCURACY}
+
+
+def allocations(workers: Workers, arguments: argparse.Namespace) -> Settings:
+    """The allocations at 90 % where a test image is a quarter of a point, so that three seeds decide nothing."""
+    ways = {"tfopt": [way for way in TFOPT_WAYS if way["sparsity"] == 0.9]}
+    return {"sign_digits": accuracies(workers, arguments, "sign_digits", ways, seeds=ALLOCATION_SEEDS)}
 
 
 def channels(_: Workers, arguments: argparse.Namespace) -> Settings:
@@ -155,6 +165,7 @@ PARTS = {
     "overhead": overhead,
     "equality": equality,
     "accuracy": accuracy,
+    "allocations": allocations,
     "channels": channels,
     "sparse": sparse,
     "deep": deep,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 __all__ = ["RENDERERS", "measured", "span"]
@@ -70,6 +70,26 @@ def render_pruning_accuracy(results: dict[str, Any]) -> str:
         "",
         measured(results, "compression"),
     ]
+    return "\n".join(lines)
+
+
+def render_allocations(results: dict[str, Any]) -> str:
+    lines = [
+        "| data | seeds | dense | per layer | global | ERK | global − per layer, points | ERK − per layer, points |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for title, case in results["found"].items():
+        runs = case["runs"]
+        scores = {
+            allocation: [row["accuracy"] for run in runs for row in run["tfopt"] if row["allocation"] == allocation]
+            for allocation in ("per_layer", "global", "erk")
+        }
+        cells = [f"{mean(run['dense']['accuracy'] for run in runs):.2%}", *(f"{mean(s):.2%}" for s in scores.values())]
+        for allocation in ("global", "erk"):
+            gains = [100 * (ours - least) for ours, least in zip(scores[allocation], scores["per_layer"], strict=True)]
+            cells.append(f"{mean(gains):+.2f} ± {stdev(gains) / len(gains) ** 0.5:.2f}")
+        lines.append(f"| {title} | {len(runs)} | {' | '.join(cells)} |")
+    lines += ["", "At 90 % zeros; ± is the standard error of the mean.", "", measured(results, "compression")]
     return "\n".join(lines)
 
 
@@ -184,6 +204,7 @@ RENDERERS = {
     "compression_overhead": ("docs/pruning.md", render_pruning_overhead),
     "compression_equality": ("docs/pruning.md", render_pruning_equality),
     "compression_accuracy": ("docs/pruning.md", render_pruning_accuracy),
+    "compression_allocations": ("docs/pruning.md", render_allocations),
     "compression_channels": ("docs/pruning.md", render_channel_pruning),
     "compression_sparse": ("docs/pruning.md", render_sparse_inference),
     "compression_deep": ("docs/compression.md", render_deep_compression),

@@ -1,4 +1,4 @@
-"""Draws the tables of benchmarks/distillation.py, early_stopping.py and early_exit.py for `render.py`."""
+"""Draws the tables of the benchmarks of training and early exits for `render.py`."""
 
 from __future__ import annotations
 
@@ -121,7 +121,29 @@ def render_early_exit(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", measured(results, "early_exit")])
 
 
+def render_batch_size(results: dict[str, Any]) -> str:
+    sweep = results["sweep"]["samples_per_second"]
+    best = max(sweep.values())
+    lines = [
+        "| batch size | samples/s, `fit` | of the best | searches that chose it |",
+        "|---:|---:|---:|---:|",
+    ]
+    for size, throughput in sweep.items():
+        chosen = sum(search["batch_size"] == int(size) for search in results["searches"])
+        lines.append(f"| {size} | {throughput:,.0f} | {throughput / best:.0%} | {chosen or ''} |")
+    medians, seconds = results["medians"], mean(search["seconds"] for search in results["searches"])
+    lines += [
+        "",
+        f"An epoch of {results['samples']:,} samples at each size takes {results['sweep']['seconds']:.0f} s; a "
+        f"search {seconds:.1f} s, which is {medians['seconds_of_same_protocol']:.0%} of what timing every size in the "
+        f"search's own way takes. Its choice has {medians['throughput_of_best']:.0%} of the best throughput (median of "
+        f"{len(results['searches'])} searches; at worst {results['worst_throughput_of_best']:.0%}).",
+    ]
+    return "\n".join([*lines, "", measured(results, "batch_size")])
+
+
 RENDERERS = {
+    "batch_size": ("docs/training.md", render_batch_size),
     "distillation": ("docs/distillation.md", render_distillation),
     "early_exit": ("docs/early-exit.md", render_early_exit),
     "early_stopping": ("docs/training.md", render_early_stopping),
