@@ -3,9 +3,9 @@
     python benchmarks/export.py [--models CNN LSTM ...] [--data FOLDER] [--train-minutes 1]
 
 Each model is trained briefly in a process of its own and exported with every preset of `tfopt.export_tflite` (int8 by
-the better engine), for the Edge TPU and to ONNX; then every file is read back and audited once more. Figures are of
-test data, on one thread; the .tflite files of a model are timed in turns, and so are its .onnx files. FOLDER holds
-fashion_mnist.npz, sign_digits_48.npz, fsdd_logmel.npz, banking77_*.csv.gz and adult.*.gz.
+the better engine), for the Edge TPU, for an Ethos-U and to ONNX; then every file is read back and audited once more.
+Figures are of test data, on one thread; the .tflite files of a model are timed in turns, and so are its .onnx files.
+FOLDER holds fashion_mnist.npz, sign_digits_48.npz, fsdd_logmel.npz, banking77_*.csv.gz and adult.*.gz.
 
 Writes benchmarks/results/export.json; the models that were not asked for stay as they are.
 """
@@ -51,6 +51,7 @@ NAMES = (
 )
 ONNX = ("none", "float16", "int8")
 EDGE_TPU = "edge_tpu"
+ETHOS_U = "ethos_u"
 CALIBRATION_SAMPLES = 256
 Row = dict[str, Any]
 
@@ -117,6 +118,7 @@ def time_rows(rows: dict[str, Row], paths: dict[str, Path], samples: Samples, re
 def measure_model(name: str, arguments: argparse.Namespace) -> Row:
     """Trains, exports, compares and times one model."""
     import keras
+    from export_ethos_u import ethos_u_row
     from export_models import MODELS, train
 
     from tfopt.data import check_samples
@@ -145,6 +147,10 @@ def measure_model(name: str, arguments: argparse.Namespace) -> Row:
             tell(f"{name}, {key}: {rows[key]}")
         for key, path in paths.items():
             check_again(key, path)
+        rows[ETHOS_U] = {"refused": "there is no int8 file", "error": "ExportError"}
+        if "int8" in paths:
+            rows[ETHOS_U] = ethos_u_row(model, paths["int8"], calibration if several else calibration[0])
+        tell(f"{name}, {ETHOS_U}: {rows[ETHOS_U]}")
         found["audited_files"] = len(paths)
         model.save(folder / "model.keras")
         samples.save(folder / "samples.npz")

@@ -16,6 +16,7 @@ TITLES = {
     "from_keras_model": "plain converter, int8",
     "litert": 'plain `model.export(format="litert")`, float32',
     "edge_tpu": "Edge TPU: operators on it",
+    "ethos_u": "Ethos-U: operators on it",
     "onnx_none": "ONNX `none`",
     "onnx_float16": "ONNX `float16`",
     "onnx_int8": "ONNX `int8`",
@@ -42,6 +43,9 @@ def render_export(results: dict[str, Any]) -> str:
         "In each cell: size; signal-to-noise ratio against Keras; how often the largest logit is the same; median time "
         "of a call on one thread. The ratio and the agreement of several outputs are those of the worse one. `int8` is "
         'exported with `engine="best"`: by ai-edge-quantizer where the cell says so, else by the converter.',
+        "",
+        "For the Ethos-U (U55-128) Vela's estimates are given, of the file and, for networks with convolutions, of "
+        "that of the same network with 80 % zeros; for the Edge TPU what tfopt predicts, as no compiler was there.",
         "",
         *(["Refused:", ""] if notes else []),
         *(f"{number}. {note}" for number, note in enumerate(notes, start=1)),
@@ -73,6 +77,11 @@ def _cell(key: str, model: Row, notes: list[str]) -> str:
         found, plain = row["edge_tpu"], model["rows"]["from_keras_model"].get("edge_tpu")
         shares = [f"{_share(found)} ({found['source'].split()[0]})"]
         return "<br>".join([*shares, *([f"plain {_share(plain)}"] if plain else [])])
+    if key == "ethos_u" and "target" in row:
+        parts = [f"{row['accelerated_operators']} of {row['operators']}", f"{row['latency_ms']:.3g} ms"]
+        if "sparse_latency_ms" in row:
+            parts.append(f"{row['sparse_latency_ms']:.3g} ms ({row['sparse_latency_ms'] / row['latency_ms'] - 1:+.0%})")
+        return "<br>".join(parts)
     if "refused" in row or "failed" in row:
         return f"refused {_number(key, row, notes)}" if "refused" in row else "**failed**"
     if "sqnr_db" not in row:
