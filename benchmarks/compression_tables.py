@@ -75,21 +75,23 @@ def render_pruning_accuracy(results: dict[str, Any]) -> str:
 
 def render_allocations(results: dict[str, Any]) -> str:
     lines = [
-        "| data | seeds | dense | per layer | global | ERK | global − per layer, points | ERK − per layer, points |",
+        "| data | zeros | dense | per layer | global | ERK | global − per layer, points | ERK − per layer, points |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for title, case in results["found"].items():
         runs = case["runs"]
-        scores = {
-            allocation: [row["accuracy"] for run in runs for row in run["tfopt"] if row["allocation"] == allocation]
-            for allocation in ("per_layer", "global", "erk")
-        }
-        cells = [f"{mean(run['dense']['accuracy'] for run in runs):.2%}", *(f"{mean(s):.2%}" for s in scores.values())]
-        for allocation in ("global", "erk"):
-            gains = [100 * (ours - least) for ours, least in zip(scores[allocation], scores["per_layer"], strict=True)]
-            cells.append(f"{mean(gains):+.2f} ± {stdev(gains) / len(gains) ** 0.5:.2f}")
-        lines.append(f"| {title} | {len(runs)} | {' | '.join(cells)} |")
-    lines += ["", "At 90 % zeros; ± is the standard error of the mean.", "", measured(results, "compression")]
+        dense = mean(run["dense"]["accuracy"] for run in runs)
+        for level in sorted({row["sparsity"] for row in runs[0]["tfopt"]}):
+            scores: dict[str, list[float]] = {"per_layer": [], "global": [], "erk": []}
+            for row in (row for run in runs for row in run["tfopt"] if row["sparsity"] == level):
+                scores[row["allocation"]].append(row["accuracy"])
+            cells = [f"{dense:.2%}", *(f"{mean(values):.2%}" for values in scores.values())]
+            for allocation in ("global", "erk"):
+                pairs = zip(scores[allocation], scores["per_layer"], strict=True)
+                gains = [100 * (ours - per_layer) for ours, per_layer in pairs]
+                cells.append(f"{mean(gains):+.2f} ± {stdev(gains) / len(gains) ** 0.5:.2f}")
+            lines.append(f"| {title}, {len(runs)} seeds | {level:.0%} | {' | '.join(cells)} |")
+    lines += ["", "± is the standard error of the mean.", "", measured(results, "compression")]
     return "\n".join(lines)
 
 
