@@ -100,6 +100,14 @@ def test_export_takes_a_quantization(tfopt: Callable[..., Ended], folder: Path, 
     assert not read_tflite(tmp_path / "model.tflite").is_full_integer
 
 
+def test_export_puts_labels_into_the_file(tfopt: Callable[..., Ended], folder: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("one\ntwo\nthrée\n", encoding="utf-8")
+    options = ("--quantization", "none", "--labels", labels)
+    assert tfopt("export", folder / "model.keras", "--out", tmp_path, *options).code == 0
+    assert "3 labels of scores: one, two, thrée" in tfopt("inspect", tmp_path / "model.tflite").out
+
+
 def test_export_lists_its_presets(tfopt: Callable[..., Ended]) -> None:
     ended = tfopt("export", "--list-presets")
     assert ended.code == 0
@@ -194,6 +202,10 @@ def test_an_error_is_one_message(folder: Path, tmp_path: Path) -> None:
         ("export {m} --out {out} --format onnx --quantization dynamic", "none, float16, int8. Received: 'dynamic'"),
         ("export {m} --out {out} --format serving --name a/b", "Received: 'a/b'"),
         ("export {m} --out {out} --format serving --version 0", "at least 1. Received: 0"),
+        ("export {m} --out {out} --labels absent.txt", "a text file with a class label in each line. Received: absent"),
+        ("export {m} --out {out} --labels {d}", "a text file with a class label in each line"),
+        ("export {m} --out {out} --mean 0 --quantization none", "mean and standard_deviation go together"),
+        ("export {m} --out {out} --mean 0 --format onnx", "--standard-deviation are for tflite. Received: onnx"),
         ("export absent.keras --out {out}", "No model at absent.keras: the file does not exist"),
         ("export {m} --out {out} --data absent.npz", "Cannot read absent.npz as an NPZ file"),
         ("optimize {m} --data {d} --out {out} --max-drop 1", "[0, 1). Received: 1. Did you mean 0.01?"),

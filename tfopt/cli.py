@@ -7,7 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from rich.markup import escape
 
 from tfopt.errors import ConfigError, TfoptError
 from tfopt.tensorflow_start import start_tensorflow
+
+if TYPE_CHECKING:
+    from tfopt.export.task_metadata import ModelMetadata
 
 __all__ = ["app", "main"]
 
@@ -113,6 +116,13 @@ def export(
     engine: Annotated[
         str, typer.Option(help="For tflite and edge-tpu: converter, ai-edge-quantizer or best.")
     ] = "converter",
+    labels: Annotated[
+        Path | None, typer.Option(help="For tflite: a text file with a class label in each line, put into the file.")
+    ] = None,
+    mean: Annotated[
+        float | None, typer.Option(help="For tflite: images are fed as (pixel - mean) / standard deviation.")
+    ] = None,
+    standard_deviation: Annotated[float | None, typer.Option(help="For tflite: see --mean.")] = None,
     target: Annotated[str, typer.Option(help="For ethos-u: the accelerator.")] = "ethos-u55-128",
     name: Annotated[str | None, typer.Option(help="For serving: the model's name in requests.")] = None,
     version: Annotated[int, typer.Option(help="For serving: the version to write.")] = 1,
@@ -130,11 +140,16 @@ def export(
         raise ConfigError(f"--format must be one of {', '.join(EXPORT_FORMATS)}. Received: {format}.")
     if quantization is not None and format not in {"tflite", "onnx"}:
         raise ConfigError(f"--quantization is for tflite and onnx. Received: {quantization}, for {format}.")
+    if format != "tflite" and (labels, mean, standard_deviation) != (None, None, None):
+        raise ConfigError(f"--labels, --mean and --standard-deviation are for tflite. Received: {format}.")
+    metadata = _metadata(labels, mean, standard_deviation) if format == "tflite" else None
     samples = None if data is None else load_npz(data).x_train
     loaded, file = load_model(model), out / f"{model.stem}.tflite"
     told: object = None
     if format == "tflite":
-        artifact = tfopt.export_tflite(loaded, file, quantization, calibration=samples, engine=engine)
+        artifact = tfopt.export_tflite(
+            loaded, file, quantization, calibration=samples, engine=engine, metadata=metadata
+        )
     elif format == "edge-tpu":
         from tfopt.export.edge_tpu import predict
 
@@ -152,6 +167,20 @@ def export(
     console.print(str(artifact), soft_wrap=True, highlight=False)
     if told is not None:
         console.print(str(told), soft_wrap=True, highlight=False)
+
+
+def _metadata(labels: Path | None, mean: float | None, standard_deviation: float | None) -> ModelMetadata | None:
+    from tfopt.export.task_metadata import ModelMetadata
+
+    if (labels, mean, standard_deviation) == (None, None, None):
+        return None
+    try:
+        texts = [] if labels is None else labels.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"--labels must be a text file with a class label in each line. Received: {labels} ({error})."
+        ) from None
+    return ModelMetadata(labels=texts, mean=mean, standard_deviation=standard_deviation)
 
 
 @app.command()

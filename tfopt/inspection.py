@@ -14,6 +14,7 @@ from tfopt.artifact import content_size_bytes
 from tfopt.benchmark.saved_model import newest_version
 from tfopt.errors import DataError, ModelError
 from tfopt.export.onnx_file import OnnxTensor, read_onnx
+from tfopt.export.task_metadata_file import metadata_remarks
 from tfopt.export.tflite_file import Tensor, read_tflite
 from tfopt.inspection_file import measured_part, onnx_parts, saved_model_parts, tflite_parts
 from tfopt.inspection_table import Inspection, Part
@@ -112,6 +113,7 @@ def _inspect_tflite(path: Path, target: Target | None) -> Inspection:
         else f"{sum(operator.is_float for operator in file.operators)} of {len(file.operators)} operators are float",
         *(f"input {name}: {_describe(tensor)}" for name, tensor in file.inputs.items()),
         *(f"output {name}: {_describe(tensor)}" for name, tensor in file.outputs.items()),
+        *metadata_remarks(path),
         *_totals(parts),
         f"{len(gzip.compress(path.read_bytes(), 9)):,} bytes after gzip",
     )

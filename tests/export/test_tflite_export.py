@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
 from tfopt.artifact import Artifact
@@ -76,6 +77,12 @@ def test_names_shapes_and_order_are_the_models(kind: str, artifacts: dict[str, A
     assert {spec.name: spec.shape for spec in artifact.outputs} == {"scores": (1, 3), "height": (1, 1), "box": (1, 4)}
     dtype = "int8" if kind.startswith("int8") else "float32"
     assert {spec.dtype for spec in (*artifact.inputs, *artifact.outputs)} == {dtype}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_file_has_one_signature_of_these_names(kind: str, artifacts: dict[str, Artifact]) -> None:
+    signatures = Interpreter(str(artifacts[kind].path)).get_signature_list()
+    assert signatures == {"serving_default": {"inputs": ["a_scale", "image"], "outputs": ["box", "height", "scores"]}}
 
 
 @pytest.mark.parametrize("kind", KINDS)

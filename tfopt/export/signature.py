@@ -11,7 +11,15 @@ import keras
 
 from tfopt.errors import ModelError
 
-__all__ = ["SIGNATURE", "call_flat", "check_static", "input_names", "input_structure", "output_names"]
+__all__ = [
+    "SIGNATURE",
+    "call_flat",
+    "check_static",
+    "input_names",
+    "input_structure",
+    "output_names",
+    "tensor_shapes",
+]
 
 SIGNATURE = "serving_default"
 
@@ -65,6 +73,15 @@ def output_names(model: keras.Model) -> list[str]:
             for path, layer_name in zip(paths, model.output_names, strict=True)
         ]
     )
+
+
+def tensor_shapes(model: keras.Model) -> tuple[dict[str, tuple[int | None, ...]], dict[str, tuple[int | None, ...]]]:
+    """The shapes of the inputs and of the outputs by these names, with the batch."""
+    inputs, outputs = (
+        {name: tuple(tensor.shape) for name, tensor in zip(names, tensors, strict=True)}
+        for names, tensors in ((input_names(model), model.inputs), (output_names(model), model.outputs))
+    )
+    return inputs, outputs
 
 
 def input_structure(model: keras.Model) -> Any:

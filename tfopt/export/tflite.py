@@ -21,7 +21,9 @@ from tfopt.export.engines import Candidate, engines_for, nearest
 from tfopt.export.layer_names import layer_scopes, operator_layers
 from tfopt.export.model_samples import checked_samples, keras_answers, verification_samples
 from tfopt.export.presets import PRESETS
-from tfopt.export.signature import check_static, input_names, output_names
+from tfopt.export.signature import check_static, input_names, output_names, tensor_shapes
+from tfopt.export.task_metadata import ModelMetadata, describe, reader_limits
+from tfopt.export.task_metadata_file import add_metadata
 from tfopt.export.tflite_file import Tensor, TfliteFile, read_tflite
 from tfopt.export.tflite_runtime import run_tflite
 from tfopt.export.verify import check_sqnr, compare
@@ -45,6 +47,7 @@ def export_tflite(
     per_channel_dense: bool = True,
     allow_float: bool = False,
     sparse_weights: bool = False,
+    metadata: ModelMetadata | None = None,
     verify: bool = True,
     recipe: Recipe | None = None,
 ) -> Artifact:
@@ -80,6 +83,8 @@ def export_tflite(
         sparse_weights: whether weights with many zeros are stored without them: a smaller file. It is faster for "none"
             where dense layers have their zeros in blocks of 1×4 along the input, and was slower for "int8" (blocks
             of 1×16 only). Measure it beside the dense file (`tfopt.benchmark`).
+        metadata: class labels, the normalization of images, and texts, which the file carries for TensorFlow Lite's
+            Task Library and MediaPipe (`tfopt.export.task_metadata.ModelMetadata`). It is added before the audit.
         verify: whether the outputs are compared with Keras's. The audit always runs.
         recipe: recorded in the artifact; by default one with this `quantization`.
 
@@ -145,6 +150,9 @@ def export_tflite(
             UserWarning,
             stacklevel=2,
         )
+    described = None if metadata is None else describe(metadata, *tensor_shapes(model))
+    if described and (limits := reader_limits(described[0], integer_input=preset.integer_tensors is not None)):
+        warnings.warn(limits, UserWarning, stacklevel=2)
     limit = recipe.calibration_samples
     samples = None if calibration is None else checked_samples(model, calibration, limit=limit)
     reference = model if trained_for_it or not is_quantize_aware(model) else strip(model)
@@ -179,6 +187,8 @@ def export_tflite(
                 allow_float=allow_float,
                 sparse_weights=sparse_weights,
             )
+            if described is not None:
+                converted.write_bytes(add_metadata(converted.read_bytes(), *described))
             file = read_tflite(converted)
             layers = operator_layers(file, function, scopes)
             floats = audit(file, layers, quantization, allow_float=allow_float)
