@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tfopt.export.edge_tpu.exporter import export_edge_tpu
     from tfopt.export.ethos_u import export_ethos_u
     from tfopt.export.onnx import export_onnx
+    from tfopt.export.task_metadata import ModelMetadata
     from tfopt.export.tflite import export_tflite
     from tfopt.inspection import inspect
     from tfopt.profiling.batch_size import find_batch_size
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Artifact": "tfopt.artifact",
     "Distiller": "tfopt.distillation.distiller",
+    "ModelMetadata": "tfopt.export.task_metadata",
     "QuantizationConfig": "tfopt.recipe",
     "Recipe": "tfopt.recipe",
     "Report": "tfopt.benchmark.report",
@@ -67,6 +69,7 @@ _SUBMODULES = ("callbacks", "compression", "distillation", "quantization", "sche
 __all__ = [
     "Artifact",
     "Distiller",
+    "ModelMetadata",
     "QuantizationConfig",
     "Recipe",
     "Report",

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
 from tfopt.errors import ExportError
+from tfopt.export.tflite_packing import pack_tflite, unpack_tflite
 
 __all__ = ["merge_tflite"]
-
-FILE_IDENTIFIER = b"TFL3"
 
 
 def merge_tflite(files: Mapping[str, Path]) -> bytes:
@@ -36,7 +33,7 @@ def merge_tflite(files: Mapping[str, Path]) -> bytes:
     """
     merged: schema.ModelT | None = None
     for name, path in files.items():
-        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
+        model = unpack_tflite(path.read_bytes())
         if len(model.signatureDefs or ()) != 1:
             raise ExportError(
                 f"Expected a file with one signature to merge. Received: {path.name}, with "
@@ -51,9 +48,7 @@ def merge_tflite(files: Mapping[str, Path]) -> bytes:
     if merged is None:
         raise ExportError("Expected at least one file to merge. Received: none.")
     merged.description = b"tfopt early-exit stages"
-    builder = _AlignedBuilder()
-    builder.Finish(merged.Pack(builder), FILE_IDENTIFIER)
-    return bytes(builder.Output())
+    return pack_tflite(merged)
 
 
 def _append(merged: schema.ModelT, model: schema.ModelT) -> None:
@@ -80,10 +75,3 @@ def _move_subgraphs(operator: schema.OperatorT, offset: int) -> None:
         for field, value in vars(options).items() if options is not None else ():
             if field.endswith("SubgraphIndex") or field == "subgraph":
                 setattr(options, field, value + offset)
-
-
-class _AlignedBuilder(flatbuffers.Builder):
-    """Starts constants at multiples of 16 bytes, as the schema demands (`force_align`) and Python's builder ignores."""
-
-    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:  # noqa: N802, N803
-        return super().StartVector(elemSize, numElems, max(alignment, 16))
