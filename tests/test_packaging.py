@@ -149,7 +149,9 @@ def test_importing_loads_no_tensorflow() -> None:
     assert run(f"import sys, tfopt, tfopt.errors, tfopt.recipe, tfopt.artifact, tfopt.data; print({HEAVY})") == "[]\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["optimize", "--help"], ["benchmark", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["optimize", "--help"], ["benchmark", "--help"], ["serve", "--help"]]
+)
 def test_help_loads_no_tensorflow(arguments: list[str]) -> None:
     code = (
         f"import sys; sys.argv = ['tfopt', *{arguments}]\n"

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from tfopt import callbacks, compression, distillation, quantization, schedules
     from tfopt.artifact import Artifact
     from tfopt.benchmark.report import Report
+    from tfopt.benchmark.serving import benchmark_serving
     from tfopt.compression.clustering import cluster
     from tfopt.compression.factorize import factorize
     from tfopt.distillation.distiller import Distiller
     from tfopt.export.edge_tpu.exporter import export_edge_tpu
     from tfopt.export.ethos_u import export_ethos_u
+    from tfopt.export.image_bytes import ImageBytes
     from tfopt.export.onnx import export_onnx
     from tfopt.export.task_metadata import ModelMetadata
     from tfopt.export.tflite import export_tflite
@@ -36,19 +38,27 @@ if TYPE_CHECKING:
     from tfopt.pruning.channels import prune_channels
     from tfopt.quantization.quantize_aware import quantize_aware
     from tfopt.recipe import QuantizationConfig, Recipe
+    from tfopt.serving.batching import BatchingParameters
     from tfopt.serving.folder import export_serving
+    from tfopt.serving.folder_check import check_serving_folder
+    from tfopt.serving.server.serve import serve
+    from tfopt.serving.tuning.batch_tuner import tune_batching
     from tfopt.surgery.regularize import regularize
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Artifact": "tfopt.artifact",
+    "BatchingParameters": "tfopt.serving.batching",
     "Distiller": "tfopt.distillation.distiller",
+    "ImageBytes": "tfopt.export.image_bytes",
     "ModelMetadata": "tfopt.export.task_metadata",
     "QuantizationConfig": "tfopt.recipe",
     "Recipe": "tfopt.recipe",
     "Report": "tfopt.benchmark.report",
+    "benchmark_serving": "tfopt.benchmark.serving",
     "channel_coverage": "tfopt.pruning.channel_coverage",
+    "check_serving_folder": "tfopt.serving.folder_check",
     "cluster": "tfopt.compression.clustering",
     "export_edge_tpu": "tfopt.export.edge_tpu.exporter",
     "export_ethos_u": "tfopt.export.ethos_u",
@@ -63,19 +73,25 @@ _HOMES = {
     "prune_channels": "tfopt.pruning.channels",
     "quantize_aware": "tfopt.quantization.quantize_aware",
     "regularize": "tfopt.surgery.regularize",
+    "serve": "tfopt.serving.server.serve",
+    "tune_batching": "tfopt.serving.tuning.batch_tuner",
 }
 _SUBMODULES = ("callbacks", "compression", "distillation", "quantization", "schedules")
 
 __all__ = [
     "Artifact",
+    "BatchingParameters",
     "Distiller",
+    "ImageBytes",
     "ModelMetadata",
     "QuantizationConfig",
     "Recipe",
     "Report",
     "benchmark",
+    "benchmark_serving",
     "callbacks",
     "channel_coverage",
+    "check_serving_folder",
     "cluster",
     "compression",
     "distillation",
@@ -96,6 +112,8 @@ __all__ = [
     "quantize_aware",
     "regularize",
     "schedules",
+    "serve",
+    "tune_batching",
 ]
 
 

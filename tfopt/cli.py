@@ -7,7 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -186,14 +186,48 @@ def _metadata(labels: Path | None, mean: float | None, standard_deviation: float
 @app.command()
 def benchmark(
     artifacts: Annotated[
-        list[Path], typer.Argument(help=".tflite files and SavedModel folders; the first is the baseline.")
+        list[str],
+        typer.Argument(
+            help=".tflite files and SavedModel folders; the first is the baseline. With --target serving: the address "
+            "of a served model, http://HOST:8501/v1/models/NAME or grpc://HOST:8500/NAME, or a folder to serve."
+        ),
     ],
     data: OptionalData = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for report.json and report.html.")] = None,
     estimate: Annotated[str | None, typer.Option(help="An Arm Ethos-U configuration, such as ethos-u55-128.")] = None,
-    target: Annotated[str | None, typer.Option(help=ZEROS_TARGET)] = None,
+    target: Annotated[str | None, typer.Option(help=f"serving: a load test. {ZEROS_TARGET}")] = None,
+    clients: Annotated[
+        list[int] | None, typer.Option(help="For a load test: clients at once, repeatable. [default: 1, 16, 64]")
+    ] = None,
+    rate: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="For a load test: requests a second that arrive at random, repeatable. [default: half of "
+            "the highest throughput]"
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="For a load test: of each load.")] = 10.0,
+    slo_ms: Annotated[float | None, typer.Option(help="For a load test: the latency that goodput counts.")] = None,
+    protocol: Annotated[str, typer.Option(help="For a load test of a folder: rest or grpc.")] = "rest",
+    model: Annotated[str | None, typer.Option(help="For a load test of a folder of several models.")] = None,
 ) -> None:
-    """Measure accuracy, size, latency and memory of files beside each other."""
+    """Measure accuracy, size, latency and memory of files beside each other, or load a model server."""
+    is_address = any("://" in artifact for artifact in artifacts)
+    if is_address or (target == "serving" and any(Path(artifact).is_dir() for artifact in artifacts)):
+        if len(artifacts) > 1:
+            raise ConfigError(f"A load test is of one address or folder. Received: {', '.join(artifacts)}.")
+        _benchmark_serving(
+            artifacts[0],
+            data,
+            out,
+            clients=tuple(clients or (() if rate else (1, 16, 64))),
+            rates_per_second=rate or None,
+            seconds=seconds,
+            slo_ms=slo_ms,
+            protocol=protocol,
+            model=model,
+        )
+        return
     start_tensorflow()
     import tfopt
     from tfopt.data import load_npz
@@ -202,6 +236,17 @@ def benchmark(
     test = None if arrays is None else (arrays.x_test, arrays.y_test)
     report = tfopt.benchmark(artifacts, test, estimate=estimate, target=target)  # type: ignore[arg-type]
     report.print_table(console)
+    if out is not None:
+        console.print(f"Report: {report.save(out)}", soft_wrap=True)
+
+
+def _benchmark_serving(address: str, data: Path | None, out: Path | None, **options: Any) -> None:
+    start_tensorflow()
+    from tfopt.benchmark.serving import benchmark_serving
+    from tfopt.data import load_npz
+
+    report = benchmark_serving(address, None if data is None else load_npz(data).x_test, **options)
+    console.print(str(report), soft_wrap=True, highlight=False)
     if out is not None:
         console.print(f"Report: {report.save(out)}", soft_wrap=True)
 
@@ -216,6 +261,80 @@ def inspect(
     import tfopt
 
     console.print(tfopt.inspect(file, target=target).table(console.width))  # type: ignore[arg-type]
+
+
+@app.command()
+def serve(
+    path: Annotated[Path, typer.Argument(help="A folder of models, as export writes it, or a models.config.")],
+    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    rest_port: Annotated[int, typer.Option(help="0 for a free one, -1 for no REST.")] = 8501,
+    grpc_port: Annotated[int, typer.Option(help="0 for a free one, -1 for no gRPC.")] = 8500,
+    batching: Annotated[bool, typer.Option(help="Whether requests wait a moment and run together.")] = True,
+    batching_parameters: Annotated[
+        Path | None, typer.Option(help="By default batching_parameters.txt in the folder, if it is there.")
+    ] = None,
+    deadline_seconds: Annotated[float | None, typer.Option(help="That a request may take.")] = None,
+    cache_bytes: Annotated[int, typer.Option(help="Memory for answers that may be asked for again.")] = 0,
+    cache_url: Annotated[str | None, typer.Option(help="A Redis for answers: redis://HOST:PORT.")] = None,
+    cache_ttl_seconds: Annotated[float | None, typer.Option(help="That an answer is kept.")] = None,
+    trusted_callers: Annotated[
+        bool, typer.Option(help="Whether no caller would make up a request that the cache takes for another's.")
+    ] = True,
+    max_request_bytes: Annotated[int, typer.Option(help="The longest request that is taken.")] = 64 * 1024**2,
+    poll_seconds: Annotated[float, typer.Option(help="Between looks at the folder, for new versions.")] = 1.0,
+    drain_seconds: Annotated[float, typer.Option(help="That requests are waited for at the end.")] = 10.0,
+) -> None:
+    """Serve models over REST and gRPC as TF Serving does, for development and tests."""
+    import tfopt
+
+    if batching_parameters is not None and not batching:
+        raise ConfigError("--batching-parameters is for a server that batches. Received: --no-batching too.")
+    tfopt.serve(
+        path,
+        host=host,
+        rest_port=None if rest_port == -1 else rest_port,
+        grpc_port=None if grpc_port == -1 else grpc_port,
+        batching=batching_parameters or batching,
+        deadline_seconds=deadline_seconds,
+        cache_bytes=cache_bytes,
+        cache_url=cache_url,
+        cache_ttl_seconds=cache_ttl_seconds,
+        trusted_callers=trusted_callers,
+        max_request_bytes=max_request_bytes,
+        poll_seconds=poll_seconds,
+        drain_seconds=drain_seconds,
+    )
+
+
+@app.command()
+def tune_batching(
+    directory: Annotated[Path, typer.Argument(help="A folder of models, as export writes it, or one of its models.")],
+    data: OptionalData = None,
+    model: Annotated[str | None, typer.Option(help="Which one, where the folder holds several.")] = None,
+    clients: Annotated[int | None, typer.Option(help="Who wait for an answer before they ask again; 64.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Or requests a second that arrive at random.")] = None,
+    slo_ms: Annotated[float | None, typer.Option(help="The latency within which answers count.")] = None,
+    max_batch_size: Annotated[int, typer.Option(help="The largest batch to try.")] = 64,
+    seconds: Annotated[float, typer.Option(help="Of each measurement of the last round.")] = 2.0,
+    write: Annotated[bool, typer.Option(help="Whether to give the version its choice.")] = True,
+) -> None:
+    """Measure which batching parameters a model is served best with, and whether batching pays."""
+    start_tensorflow()
+    import tfopt
+    from tfopt.data import load_npz
+
+    report = tfopt.tune_batching(
+        directory,
+        None if data is None else load_npz(data).x_test,
+        model=model,
+        clients=clients,
+        rate_per_second=rate,
+        slo_ms=slo_ms,
+        max_batch_size=max_batch_size,
+        seconds=seconds,
+        write=write,
+    )
+    console.print(str(report), soft_wrap=True, highlight=False)
 
 
 def main() -> NoReturn:

@@ -11,7 +11,6 @@ import keras
 import numpy as np
 
 from tfopt.artifact import content_size_bytes
-from tfopt.benchmark.saved_model import newest_version
 from tfopt.errors import DataError, ModelError
 from tfopt.export.onnx_file import OnnxTensor, read_onnx
 from tfopt.export.task_metadata_file import metadata_remarks
@@ -19,6 +18,7 @@ from tfopt.export.tflite_file import Tensor, read_tflite
 from tfopt.inspection_file import measured_part, onnx_parts, saved_model_parts, tflite_parts
 from tfopt.inspection_table import Inspection, Part
 from tfopt.model_file import load_model
+from tfopt.model_folder import newest_version
 from tfopt.pruning.sparse_targets import Target, check_target, zeros_use
 from tfopt.surgery.flops import layer_cost
 from tfopt.surgery.graph import Call, read_graph

@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tfopt.benchmark.saved_model import SavedModelRunner, model_files, newest_version
+from tfopt.benchmark.saved_model import SavedModelRunner, model_files
 from tfopt.errors import BenchmarkError
 
 
@@ -23,15 +23,6 @@ def test_it_runs_at_tensorflows_own_threads_and_says_so(files):
     np.testing.assert_allclose(output, files.probabilities[:1], atol=1e-5)
     assert runner.note == "in process, TF default threads"
     assert runner.peak_memory_bytes is None
-
-
-def test_the_newest_version_is_by_number_not_by_alphabet(files, tmp_path):
-    for number in ("2", "10", "9"):
-        shutil.copytree(files.saved_model, tmp_path / "name" / number)
-    (tmp_path / "name" / "11").mkdir()
-    assert newest_version(tmp_path / "name") == tmp_path / "name" / "10"
-    assert newest_version(files.saved_model) == files.saved_model
-    assert newest_version(tmp_path) is None
 
 
 def test_warm_up_requests_do_not_count_as_the_model(files, tmp_path):

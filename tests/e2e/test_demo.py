@@ -55,7 +55,8 @@ def test_it_writes_verified_files_a_serving_folder_and_the_report(demo: Demo) ->
         verification = Artifact.load(path).verification
         assert verification["sqnr_db"] == "exact" or verification["sqnr_db"] >= verification["minimum_sqnr_db"]
     names = {path.name for path in (demo.out / "serving").iterdir()}
-    assert names == {"batching_parameters.txt", "models.config", "small_cnn"}
+    server = {"docker-compose.yaml", "kubernetes.yaml", "monitoring.config", "tensorflow_model_server.sh"}
+    assert names == {"batching_parameters.txt", "models.config", "small_cnn", *server}
     page = (demo.out / "report.html").read_text()
     for stage in ("float32", "int8 post-training, pruned", "int8 quantization-aware, pruned", "SavedModel, pruned"):
         assert stage in page

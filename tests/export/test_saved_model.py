@@ -9,7 +9,8 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfopt.errors import ConfigError, DataError, ExportError, ModelError
-from tfopt.export.saved_model import FAKE_QUANT_TOLERANCE, FLOAT16_TOLERANCE, write_saved_model
+from tfopt.export.saved_model import write_saved_model
+from tfopt.export.saved_model_check import FAKE_QUANT_TOLERANCE, FLOAT16_TOLERANCE
 
 
 @pytest.fixture(autouse=True)

@@ -41,10 +41,55 @@ def test_what_is_listed_already_keeps_its_comments() -> None:
 
 
 @pytest.mark.parametrize(
+    ("versions", "policy"),
+    [
+        (3, "latest { num_versions: 3 }"),
+        ([7, 2, 7], "specific { versions: 2 versions: 7 }"),
+        ("all", "all {}"),
+    ],
+)
+def test_policies(versions: object, policy: str) -> None:
+    text = with_model("", name="a", base_path="/models/a", versions=[5])
+    (model,) = parse(with_model(text, name="a", base_path="/models/a", versions=versions))
+    assert model.model_version_policy == text_format.Parse(policy, type(model.model_version_policy)())
+
+
+def test_labels_are_added_and_moved_and_the_others_stay() -> None:
+    text = with_model("", name="a", base_path="/m/a", versions=2, labels={"stable": 1, "old": 1}, present=[1])
+    (model,) = parse(with_model(text, name="a", base_path="/m/a", labels={"stable": 2, "canary": 2}, present=[1, 2]))
+    assert dict(model.version_labels) == {"stable": 2, "old": 1, "canary": 2}
+    assert model.model_version_policy.latest.num_versions == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"versions": 0}, r"versions must be an integer of at least 1 .* Received: 0"),
+        ({"versions": []}, r"Received: \[\]"),
+        ({"versions": "latest"}, "Received: 'latest'"),
+        ({"versions": True}, "Received: True"),
+        ({"versions": [1, 3]}, r"the specific versions of 'a' must exist\. Missing: \[3\]"),
+        ({"labels": {"stable": "1"}}, "labels must be a mapping of names to versions"),
+        ({"labels": {"": 1}}, "labels must be a mapping"),
+        ({"labels": {"stable": 1}}, r"label 'stable' of 'a' must name a version that is served: \[2\]\. Received: 1"),
+        ({"versions": "all", "labels": {"next": 3}}, r"served: \[1, 2\]\. Received: 3"),
+        ({"versions": [1], "labels": {"next": 2}}, r"served: \[1\]\. Received: 2"),
+    ],
+)
+def test_versions_and_labels_that_the_server_would_refuse(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        with_model("", name="a", base_path="/models/a", present=[1, 2], **options)
+
+
+@pytest.mark.parametrize(
     ("text", "base_path", "message"),
     [
         ("", "models/a", r"must be absolute, .* Received: 'models/a'\. Did you mean '/models'"),
-        ("model_config_list {\n  config { nme: 'a' } }", "/models/a", "2:12 .*no field named .nme"),
+        (
+            "model_config_list {\n  config { nme: 'a' } }",
+            "/models/a",
+            "^models.config:2:12: .*no field named .nme.*Did you mean name",
+        ),
         ("custom_model_config {}", "/models/a", "custom_model_config"),
     ],
 )

@@ -11,15 +11,15 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tfopt.artifact import TensorSpec
 from tfopt.errors import ConfigError, ExportError
 from tfopt.export.saved_model import write_saved_model
-from tfopt.serving.warmup import WARMUP_FILE, replay_warmup_requests, write_warmup_requests
+from tfopt.serving.warmup import WARMUP_FILE, WarmupSignature, replay_warmup_requests, write_warmup_requests
 
 X = TensorSpec(name="x", shape=(None, 2), dtype="float32")
 TOKENS = TensorSpec(name="tokens", shape=(None, None), dtype="int32")
 
 
-def write(folder: Path, **options) -> Path:
-    settings = {"name": "m", "signature_name": "serving_default", "inputs": [X], "batch_sizes": (1, 4)}
-    return write_warmup_requests(folder, **{**settings, **options})
+def write(folder: Path, *, inputs=(X,), batch_sizes=(1, 4), samples=None) -> Path:
+    signature = WarmupSignature("serving_default", inputs, samples or {})
+    return write_warmup_requests(folder, model="m", signatures=[signature], batch_sizes=batch_sizes)
 
 
 def requests(folder: Path) -> list:
@@ -44,7 +44,7 @@ def test_one_small_request_for_each_batch_size(tmp_path: Path) -> None:
 
 def test_samples_are_repeated_and_cut(tmp_path: Path) -> None:
     samples = np.array([[1.0, 2.0], [3.0, 4.0]])
-    write(tmp_path, batch_sizes=(1, 3), samples=[samples])
+    write(tmp_path, batch_sizes=(1, 3), samples={"x": samples})
     first, second = (tf.make_ndarray(request.inputs["x"]) for request in requests(tmp_path))
     assert first.dtype == np.float32
     assert first.tolist() == [[1.0, 2.0]]
@@ -58,6 +58,25 @@ def test_the_server_reads_at_most_a_thousand(tmp_path: Path, count: int) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_each_signature_has_each_size(tmp_path: Path) -> None:
+    encoded = TensorSpec(name="image_bytes", shape=(None,), dtype="string")
+    signatures = [
+        WarmupSignature("serving_default", [X], {}),
+        WarmupSignature("serving_bytes", [encoded, X], {"image_bytes": np.array([b"a", b"b\0"], object)}),
+    ]
+    write_warmup_requests(tmp_path, model="m", signatures=signatures, batch_sizes=(1, 3))
+    written = requests(tmp_path)
+    assert [(request.model_spec.signature_name, len(tf.make_ndarray(request.inputs["x"]))) for request in written] == [
+        ("serving_default", 1),
+        ("serving_default", 3),
+        ("serving_bytes", 1),
+        ("serving_bytes", 3),
+    ]
+    assert tf.make_ndarray(written[-1].inputs["image_bytes"]).tolist() == [b"a", b"b\0", b"a"]
+    with pytest.raises(ConfigError, match=r"Received: 1002, for 501 batch sizes and 2 signatures"):
+        write_warmup_requests(tmp_path, model="m", signatures=signatures, batch_sizes=range(1, 502))
+
+
 def test_requests_are_replayed_as_the_server_does(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(1)])
     write_saved_model(model, tmp_path / "1")
@@ -68,4 +87,13 @@ def test_requests_are_replayed_as_the_server_does(tmp_path: Path) -> None:
         replay_warmup_requests(tmp_path / "1")
     (tmp_path / "1" / WARMUP_FILE).write_bytes(b"this is no TFRecord at all")
     with pytest.raises(ExportError, match="request 1 of"):
+        replay_warmup_requests(tmp_path / "1")
+
+
+def test_more_requests_than_the_server_reads_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(1)])
+    write_saved_model(model, tmp_path / "1")
+    write(tmp_path / "1", batch_sizes=(1, 2, 3))
+    monkeypatch.setattr("tfopt.serving.warmup.MAX_RECORDS", 2)
+    with pytest.raises(ExportError, match="has 3 requests; expected at most 2"):
         replay_warmup_requests(tmp_path / "1")

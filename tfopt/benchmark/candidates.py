@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from tfopt.artifact import Artifact, record_path
-from tfopt.benchmark.saved_model import model_files, newest_version
+from tfopt.benchmark.saved_model import model_files
 from tfopt.errors import ConfigError
+from tfopt.model_folder import newest_version
 
 __all__ = ["Candidate", "candidates", "gzip_bytes"]
 

@@ -14,22 +14,10 @@ from tfopt.inspection_file import saved_model_parts
 from tfopt.inspection_table import Part
 from tfopt.pruning.sparse_targets import Target
 
-__all__ = ["SavedModelRunner", "model_files", "newest_version"]
+__all__ = ["SavedModelRunner", "model_files"]
 
 SIGNATURE = "serving_default"
 PREDICTION_BATCH = 256
-
-
-def newest_version(path: Path) -> Path | None:
-    """The SavedModel in a folder: the folder itself, or the highest number in a TF Serving model folder."""
-    if (path / "saved_model.pb").is_file():
-        return path
-    versions = [
-        folder
-        for folder in (path.iterdir() if path.is_dir() else ())
-        if folder.name.isdecimal() and (folder / "saved_model.pb").is_file()
-    ]
-    return max(versions, key=lambda folder: int(folder.name), default=None)
 
 
 def model_files(saved_model: Path) -> list[Path]:

@@ -1,9 +1,9 @@
-"""Writing a model as a SavedModel with one signature of named tensors: what every exporter starts from."""
+"""Writing a model as a SavedModel with signatures of named tensors: what every exporter starts from."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ def write_archive(
     outputs: list[str],
     batch_size: int | None,
     call: Callable[[Sequence[Any]], list[Any]] | None = None,
+    more_signatures: Mapping[str, tuple[Sequence[Any], Callable[..., Sequence[Any]]]] | None = None,
 ) -> Any:
     """Writes the model's inference to a new folder.
 
@@ -33,9 +34,11 @@ def write_archive(
         batch_size: of the signature; None leaves it open. The TFLite converter needs a number: an open one makes
             dynamic-shape operators.
         call: how the model is run on a flat list of inputs; by default as Keras does.
+        more_signatures: by name, the `tf.TensorSpec`s of the inputs of a further signature with the same outputs, and
+            the function that makes the model's inputs of them.
 
     Returns:
-        The concrete TensorFlow function of the signature.
+        The concrete TensorFlow function of the signature `serving_default`.
     """
 
     def infer(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -48,9 +51,17 @@ def write_archive(
     archive = keras.export.ExportArchive()
     archive.track(model)
     function = archive.add_endpoint(SIGNATURE, infer, specs)
+    for name, (more_specs, prepare) in (more_signatures or {}).items():
+        archive.add_endpoint(name, _after(prepare, infer), list(more_specs))
     with _quiet_tensorflow():
         archive.write_out(str(directory), verbose=False)
     return function.get_concrete_function()
+
+
+def _after(
+    prepare: Callable[..., Sequence[Any]], infer: Callable[..., dict[str, Any]]
+) -> Callable[..., dict[str, Any]]:
+    return lambda *tensors: infer(*prepare(*tensors))
 
 
 @contextmanager

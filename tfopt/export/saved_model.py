@@ -1,4 +1,4 @@
-"""Keras to SavedModel: one signature with named tensors and a symbolic batch, checked against Keras."""
+"""Keras to SavedModel: signatures with named tensors and a symbolic batch, checked against Keras."""
 
 from __future__ import annotations
 
@@ -15,16 +15,13 @@ from tfopt.artifact import TensorSpec
 from tfopt.data import Samples, check_samples
 from tfopt.errors import ConfigError, ExportError, ModelError, first_line
 from tfopt.export.archive import write_archive
-from tfopt.export.signature import SIGNATURE, call_flat, input_names, output_names
-from tfopt.export.verify import Agreement, compare, relative_error
+from tfopt.export.image_bytes import BYTES_SIGNATURE, ImageBytes
+from tfopt.export.saved_model_check import CHECKED_BATCH_SIZES, SignatureCheck, check_signature
+from tfopt.export.signature import SIGNATURE, input_names, output_names
+from tfopt.export.verify import Agreement
 
 __all__ = ["UNKNOWN_SIZE", "SavedModelSignature", "input_specs", "write_saved_model"]
 
-CHECKED_BATCH_SIZES = (1, 3)
-FLOAT32_TOLERANCE = 1e-4
-FLOAT16_TOLERANCE = 1e-2
-# A value on the edge between two int8 steps may round either way, which moves an output by whole steps.
-FAKE_QUANT_TOLERANCE = 5e-2
 # Taken for an axis of unknown size where samples are made up.
 UNKNOWN_SIZE = 32
 
@@ -39,6 +36,7 @@ class SavedModelSignature:
         agreement: what the comparison with Keras measured.
         relative_error: the largest error of any output, as a fraction of that output's largest value.
         tolerance: the largest `relative_error` that was allowed.
+        bytes_inputs: the inputs of `serving_bytes`, where it was written.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -46,6 +44,7 @@ class SavedModelSignature:
     agreement: Agreement
     relative_error: float
     tolerance: float
+    bytes_inputs: tuple[TensorSpec, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """What was measured, as plain data for the artifact's record."""
@@ -57,7 +56,9 @@ class SavedModelSignature:
         }
 
 
-def write_saved_model(model: keras.Model, directory: str | Path, *, data: Samples | None = None) -> SavedModelSignature:
+def write_saved_model(
+    model: keras.Model, directory: str | Path, *, data: Samples | None = None, image_bytes: ImageBytes | None = None
+) -> SavedModelSignature:
     """Writes a Sequential or Functional model as a SavedModel and checks that it answers as Keras does.
 
     The signature `serving_default` takes the model's input names; its outputs are the keys of a dict of
@@ -76,9 +77,11 @@ def write_saved_model(model: keras.Model, directory: str | Path, *, data: Sample
             caller, who gives a temporary one (`tfopt.artifact.write_whole`).
         data: at least one sample to check on, as `tfopt.data.check_samples` takes it; default: uniform in
             [0, 1) for floats, 0 or 1 for integers, unknown sizes being 32.
+        image_bytes: writes a second signature, `serving_bytes`, which takes encoded images; it is checked on made-up
+            PNG files, of the model's size against Keras and of another size for running at all.
 
     Raises:
-        ConfigError: if the folder exists.
+        ConfigError: if the folder exists, or `image_bytes` does not suit the model.
         ModelError: if the model has no named inputs (subclassed), or string or sparse ones.
         DataError: if the data does not fit.
         ExportError: if the model cannot be traced with a symbolic batch, or the file disagrees with Keras.
@@ -98,15 +101,16 @@ def write_saved_model(model: keras.Model, directory: str | Path, *, data: Sample
     inputs = input_specs(model)
     samples = _samples(model, inputs, data)
     names = output_names(model)
+    more = {BYTES_SIGNATURE: _bytes_endpoint(model, inputs, image_bytes)} if image_bytes else None
 
     try:
-        write_archive(model, Path(directory), outputs=names, batch_size=None)
+        write_archive(model, Path(directory), outputs=names, batch_size=None, more_signatures=more)
     except Exception as error:  # whatever a layer raises that cannot be traced
         raise ExportError(
             f"write_saved_model: the model '{model.name}' cannot be written with a symbolic batch size. "
             f"TensorFlow says: {first_line(error)}. Check for layers with a fixed batch size."
         ) from error
-    return _check(model, Path(directory), inputs, names, samples)
+    return _checked(model, Path(directory), inputs, names, samples, image_bytes)
 
 
 def input_specs(model: keras.Model) -> tuple[TensorSpec, ...]:
@@ -133,6 +137,20 @@ def input_specs(model: keras.Model) -> tuple[TensorSpec, ...]:
     )
 
 
+def _bytes_endpoint(
+    model: keras.Model, inputs: tuple[TensorSpec, ...], image_bytes: ImageBytes
+) -> tuple[list[tf.TensorSpec], Callable[..., list[Any]]]:
+    index = image_bytes.image_input(model)
+    shape, dtype = inputs[index].shape[1:], inputs[index].dtype
+
+    def prepare(*tensors: tf.Tensor) -> list[Any]:
+        image = image_bytes.decode_batch(tensors[index], shape, dtype)  # type: ignore[arg-type]
+        return [image if i == index else tensor for i, tensor in enumerate(tensors)]
+
+    specs = [tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in image_bytes.inputs(model, inputs)]
+    return specs, prepare
+
+
 def _samples(model: keras.Model, inputs: Sequence[TensorSpec], data: Samples | None) -> list[np.ndarray]:
     count = max(CHECKED_BATCH_SIZES)
     dtypes = [tf.as_dtype(spec.dtype) for spec in inputs]
@@ -152,80 +170,52 @@ def _synthetic(shape: tuple[int | None, ...], dtype: tf.DType) -> np.ndarray:
     return generator.random(sizes) if dtype.is_floating else generator.integers(0, 2, sizes)
 
 
-def _check(
+def _checked(
     model: keras.Model,
     directory: Path,
     inputs: tuple[TensorSpec, ...],
     names: list[str],
     samples: list[np.ndarray],
+    image_bytes: ImageBytes | None,
 ) -> SavedModelSignature:
-    signature = tf.saved_model.load(str(directory)).signatures[SIGNATURE]
-
-    def answer(*batch: np.ndarray) -> list[tf.Tensor]:
-        answers = signature(**{spec.name: tf.constant(x) for spec, x in zip(inputs, batch, strict=True)})
-        return [answers[name] for name in names]
-
-    try:
-        expected = _answers(lambda *batch: call_flat(model, batch), samples, batch_size=1)
-        received = {size: _answers(answer, samples, batch_size=size) for size in CHECKED_BATCH_SIZES}
-    except Exception as error:  # whatever a layer raises on samples that do not suit it
-        raise ExportError(
-            f"write_saved_model: the model '{model.name}' does not run on the samples it is checked on. "
-            f"TensorFlow says: {first_line(error)}. Give real samples with data=, and check for layers "
-            "with a fixed batch size."
-        ) from error
-    tolerance = _tolerance(model, signature)
-    relative_errors = [
-        _relative_error(f"'{name}' at batch size {size}", wanted, got, tolerance)
-        for size, outputs in received.items()
-        for name, wanted, got in zip(names, expected, outputs, strict=True)
-    ]
-    agreements = [compare(expected, outputs) for outputs in received.values()]
-    tensors = [signature.structured_outputs[name] for name in names]
+    signatures = tf.saved_model.load(str(directory)).signatures
+    requests = {spec.name: array for spec, array in zip(inputs, samples, strict=True)}
+    checks = [check_signature(model, signatures[SIGNATURE], requests, samples, names)]
+    if image_bytes:
+        checks.append(_check_bytes(model, signatures[BYTES_SIGNATURE], inputs, names, samples, image_bytes))
+    tensors = [signatures[SIGNATURE].structured_outputs[name] for name in names]
     return SavedModelSignature(
         inputs=inputs,
         outputs=tuple(
             TensorSpec(name=name, shape=(None, *tensor.shape[1:]), dtype=tensor.dtype.name)
             for name, tensor in zip(names, tensors, strict=True)
         ),
-        agreement=max(agreements, key=lambda agreement: agreement.max_absolute_error),
-        relative_error=max(relative_errors),
-        tolerance=tolerance,
+        agreement=max((check.agreement for check in checks), key=lambda agreement: agreement.max_absolute_error),
+        relative_error=max(check.relative_error for check in checks),
+        tolerance=max(check.tolerance for check in checks),
+        bytes_inputs=image_bytes.inputs(model, inputs) if image_bytes else (),
     )
 
 
-def _answers(run: Callable[..., list], samples: list[np.ndarray], *, batch_size: int) -> list[np.ndarray]:
-    starts = range(0, len(samples[0]), batch_size)
-    batches = [run(*(array[start : start + batch_size] for array in samples)) for start in starts]
-    return [np.concatenate([np.asarray(part) for part in parts]) for parts in zip(*batches, strict=True)]
+def _check_bytes(
+    model: keras.Model,
+    signature: Any,
+    inputs: tuple[TensorSpec, ...],
+    names: list[str],
+    samples: list[np.ndarray],
+    image_bytes: ImageBytes,
+) -> SignatureCheck:
+    index = image_bytes.image_input(model)
+    files, pixels = image_bytes.examples(inputs[index], max(CHECKED_BATCH_SIZES))
+    specs = image_bytes.inputs(model, inputs)
 
+    def requests(encoded: np.ndarray) -> dict[str, np.ndarray]:
+        return {spec.name: encoded if i == index else samples[i] for i, spec in enumerate(specs)}
 
-def _tolerance(model: keras.Model, signature: Any) -> float:
-    graph = signature.graph.as_graph_def()
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    if any(node.op.startswith("FakeQuant") for node in nodes):
-        return FAKE_QUANT_TOLERANCE
-    half = any("float16" in str(layer.compute_dtype) for layer in model.layers)  # bfloat16 too
-    return FLOAT16_TOLERANCE if half else FLOAT32_TOLERANCE
-
-
-def _relative_error(what: str, expected: np.ndarray, received: np.ndarray, tolerance: float) -> float:
-    wanted, got = expected.astype(np.float64), received.astype(np.float64)
-    if not np.all(np.isfinite(wanted)):
-        raise ExportError(
-            f"write_saved_model: the output {what} is NaN or infinite in Keras already: the file cannot "
-            "be checked. Give real samples with data=."
-        )
-    if wanted.shape != got.shape:
-        raise ExportError(
-            f"write_saved_model: the output {what} must have the batch as its first axis: {wanted.shape}. "
-            f"Received: {got.shape}. A server could not split such an answer between clients."
-        )
-    error = relative_error([wanted], [got])
-    if not error <= tolerance:
-        raise ExportError(
-            f"write_saved_model: the output {what} must agree with Keras to {tolerance:g} of its largest "
-            f"value. Received: {error:.3g}. A model that agrees at batch size 1 alone mixes the samples of a "
-            "batch (a range or a mean taken over it): calibrate or train it first."
-        )
-    return error
+    of_pixels = [pixels if i == index else array for i, array in enumerate(samples)]
+    check = check_signature(model, signature, requests(files), of_pixels, names)
+    _, height, width, channels = inputs[index].shape
+    larger = TensorSpec(name="larger", shape=(None, height + 5, 2 * width + 3, channels), dtype="uint8")  # type: ignore[operator]
+    files, _ = image_bytes.examples(larger, len(files))
+    signature(**{name: tf.constant(array) for name, array in requests(files).items()})
+    return check

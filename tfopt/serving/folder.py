@@ -1,27 +1,29 @@
-"""The folder TF Serving loads: a verified SavedModel, its warm-up requests, and the server's two files."""
+"""The folder TF Serving loads: verified SavedModels, their warm-up requests, and what starts a server on them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
+import numpy as np
 from rich.console import Console
 
 from tfopt.artifact import Artifact, write_whole
 from tfopt.data import Samples, check_samples
 from tfopt.errors import ConfigError
-from tfopt.export.saved_model import input_specs, write_saved_model
+from tfopt.export.image_bytes import BYTES_SIGNATURE, ImageBytes
+from tfopt.export.saved_model import SavedModelSignature, input_specs, write_saved_model
 from tfopt.export.signature import SIGNATURE
-from tfopt.serving.batching import BatchingParameters
-from tfopt.serving.models_config import with_model
-from tfopt.serving.warmup import replay_warmup_requests, write_warmup_requests
+from tfopt.serving.batching import MODEL_BATCHING_FILE, BatchingParameters
+from tfopt.serving.models_config import MODELS_FILE, ServedVersions, with_model
+from tfopt.serving.server_files import present_versions, read_file, server_batching, write_server_files
+from tfopt.serving.warmup import WarmupSignature, replay_warmup_requests, write_warmup_requests
 from tfopt.surgery.model import check_model
 
 __all__ = ["export_serving", "next_version"]
 
-BATCHING_FILE = "batching_parameters.txt"
-MODELS_FILE = "models.config"
 LARGEST_VERSION = 2**63 - 1
 
 
@@ -34,38 +36,46 @@ def export_serving(
     batching: BatchingParameters | None = None,
     data: Samples | None = None,
     base_path: str = "/models",
+    image_bytes: ImageBytes | None = None,
+    served_versions: ServedVersions | None = None,
+    labels: Mapping[str, int] | None = None,
 ) -> Artifact:
     r"""Writes a model as a folder that TF Serving loads, and checks that it answers as Keras does.
 
     Use it for every model that goes to a TF Serving fleet; further models and versions go into the same
     directory. What is written:
 
-        DIRECTORY/models.config                 which models the server loads
-        DIRECTORY/batching_parameters.txt       how it batches, all models alike
+        DIRECTORY/models.config                 which models and versions the server loads
+        DIRECTORY/batching_parameters.txt       how it batches: the threads, which all models share
+        DIRECTORY/monitoring.config             that it tells Prometheus its metrics
+        DIRECTORY/tensorflow_model_server.sh    the command line that starts it
+        DIRECTORY/docker-compose.yaml           the same in a container
+        DIRECTORY/kubernetes.yaml               the same as replicas that scale with the load
         DIRECTORY/NAME/VERSION/                 the artifact, renamed into place when it is whole
             saved_model.pb, variables/
+            batching_params.pbtxt               how this version is batched
             assets.extra/tf_serving_warmup_requests
             artifact.json
 
-    Start a server on it:
-
-        tensorflow_model_server --port=8500 --rest_api_port=8501 \
-            --model_config_file=DIRECTORY/models.config \
-            --enable_batching=true --batching_parameters_file=DIRECTORY/batching_parameters.txt
-
-    where it sees DIRECTORY as `base_path`; or without batching, by leaving out the last line.
+    The files that start a server are written once, and yours from then on; `check_serving_folder` checks them too.
 
     Args:
         model: a built Sequential or Functional model of Keras 3, quantize-aware or not.
         directory: the folder of the server; created where it is missing.
         name: the model's name in requests (letters, digits, `_`, `.`, `-`); default: `model.name`.
         version: at least 1. A version never changes once it is written: servers may have loaded it.
-        batching: default: what the directory's batching_parameters.txt says, or `BatchingParameters()` where
-            there is none.
+        batching: of this version; the number of threads is that of the whole server, whose file otherwise keeps the
+            sizes of its largest model. Default: what the directory's batching_parameters.txt says, or
+            `BatchingParameters()` where there is none.
         data: samples for the check and the warm-up requests, as `tfopt.data.check_samples` takes them;
             default: made-up ones within [0, 1].
         base_path: DIRECTORY as the server sees it, an absolute path or a URI. In TF Serving's container image
             models are mounted at /models; for a server on this machine give `directory` itself.
+        image_bytes: adds the signature `serving_bytes`, which takes encoded images.
+        served_versions: which versions of the model the server loads: an integer n for the latest n, a sequence for
+            those and no others, or "all". Default: what models.config says, or the latest for a new model.
+        labels: names for versions, such as `{"stable": 1, "canary": 2}`, which requests may use; the versions must be
+            served. Labels that are there stay.
 
     Returns:
         The artifact of the version folder: `Artifact.load` reads it back.
@@ -74,7 +84,7 @@ def export_serving(
         ModelError: if the model is not one that can be served.
         DataError: if the data does not fit the model.
         ConfigError: if the name or version is not usable, the version exists, the directory cannot be
-            written, or the batching does not suit the models that are there.
+            written, a label would name a version that is not served, or a file that is there is not valid.
         ExportError: if the SavedModel disagrees with Keras, or a warm-up request fails. Nothing is left
             behind.
 
@@ -83,8 +93,13 @@ def export_serving(
         >>> model = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(1, name="score")])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     artifact = export_serving(model, folder, name="ranker")
-        ...     sorted(path.name for path in Path(folder).iterdir())
-        ['batching_parameters.txt', 'models.config', 'ranker']
+        ...     print(*sorted(path.name for path in Path(folder).iterdir() if path.name != "ranker"), sep="\n")
+        batching_parameters.txt
+        docker-compose.yaml
+        kubernetes.yaml
+        models.config
+        monitoring.config
+        tensorflow_model_server.sh
         >>> artifact.outputs[0].name
         'score'
 
@@ -100,27 +115,36 @@ def export_serving(
             f"it. Choose version={next_version(folder.parent)}."
         )
     inputs = input_specs(model)
-    parameters = _batching(directory, batching)
-    models_text = with_model(_read(directory / MODELS_FILE), name=name, base_path=f"{base_path.rstrip('/')}/{name}")
-    sizes = parameters.warmup_batch_sizes
+    if image_bytes:
+        image_bytes.image_input(model)
+    server = server_batching(directory, batching)
+    parameters = batching or server
+    models_text = with_model(
+        read_file(directory / MODELS_FILE),
+        name=name,
+        base_path=f"{base_path.rstrip('/')}/{name}",
+        versions=served_versions,
+        labels=labels,
+        present={*present_versions(folder.parent), version},
+    )
     samples = None
     if data is not None:  # read once: it may be a long tf.data.Dataset
-        samples = check_samples(data, model.inputs, what="serving", limit=max(sizes))
+        limit = max(parameters.warmup_batch_sizes)
+        samples = check_samples(data, model.inputs, what="serving", limit=limit)
         data = {tensor.name: array for tensor, array in zip(model.inputs, samples, strict=True)}
 
     with (
         write_whole(folder) as temporary,
         Console(stderr=True, force_jupyter=False).status(f"Writing version {version} of {name} for TF Serving"),
     ):
-        signature = write_saved_model(model, temporary, data=data)
+        signature = write_saved_model(model, temporary, data=data, image_bytes=image_bytes)
         write_warmup_requests(
             temporary,
-            name=name,
-            signature_name=SIGNATURE,
-            inputs=inputs,
-            batch_sizes=sizes,
-            samples=samples,
+            model=name,
+            signatures=_warmup_signatures(signature, samples, image_bytes),
+            batch_sizes=parameters.warmup_batch_sizes,
         )
+        Path(temporary, MODEL_BATCHING_FILE).write_text(parameters.to_text(thread_pool=False))
         artifact = Artifact.of(
             temporary,
             kind="saved_model",
@@ -129,10 +153,21 @@ def export_serving(
             verification={**signature.to_dict(), "warmup_requests": replay_warmup_requests(temporary)},
         )
         artifact.save()
-        if _present_batching(directory) != parameters:
-            _write(directory / BATCHING_FILE, parameters.to_text())
-        _write(directory / MODELS_FILE, models_text)
+        write_server_files(directory, {MODELS_FILE: models_text}, batching=server, base_path=base_path, model=name)
     return artifact.model_copy(update={"path": folder})
+
+
+def _warmup_signatures(
+    signature: SavedModelSignature, samples: list[np.ndarray] | None, image_bytes: ImageBytes | None
+) -> list[WarmupSignature]:
+    given = {} if samples is None else dict(zip([spec.name for spec in signature.inputs], samples, strict=True))
+    signatures = [WarmupSignature(SIGNATURE, signature.inputs, given)]
+    if image_bytes:
+        pairs = zip(signature.inputs, signature.bytes_inputs, strict=True)
+        image, encoded = next((spec, of_bytes) for spec, of_bytes in pairs if spec != of_bytes)
+        files, _ = image_bytes.examples(image, 1)
+        signatures.append(WarmupSignature(BYTES_SIGNATURE, signature.bytes_inputs, {**given, encoded.name: files}))
+    return signatures
 
 
 def _checked_name(name: str) -> str:
@@ -152,39 +187,4 @@ def _checked_version(version: int) -> int:
 
 def next_version(model_folder: Path) -> int:
     """The version after the highest in a model folder; 1 where there is none."""
-    folders = model_folder.iterdir() if model_folder.is_dir() else ()
-    return 1 + max((int(path.name) for path in folders if path.name.isdecimal()), default=0)
-
-
-def _batching(directory: Path, wanted: BatchingParameters | None) -> BatchingParameters:
-    present = _present_batching(directory)
-    if wanted is None:
-        return present or BatchingParameters()
-    if present and wanted.max_batch_size < present.max_batch_size:
-        others = sorted(str(path.parent) for path in directory.glob("*/*/saved_model.pb"))
-        if others:
-            raise ConfigError(
-                f"export_serving: max_batch_size must be at least {present.max_batch_size}: the warm-up "
-                f"requests of {', '.join(others)} have that size, and a server refuses a model whose warm-up "
-                f"fails. Received: {wanted.max_batch_size}. Export to another directory."
-            )
-    return wanted
-
-
-def _present_batching(directory: Path) -> BatchingParameters | None:
-    text = _read(directory / BATCHING_FILE)
-    return BatchingParameters.from_text(text) if text else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text() if path.exists() else ""
-    except OSError as error:
-        raise ConfigError(f"export_serving: cannot read {path}. Received: {error}.") from None
-
-
-def _write(path: Path, text: str) -> None:
-    # What is the same already keeps its comments and its time stamp, which servers watch.
-    if _read(path) != text:
-        with write_whole(path) as temporary:
-            temporary.write_text(text)
+    return 1 + max(present_versions(model_folder), default=0)

@@ -1,0 +1,1 @@
+"""Batching parameters found by measuring."""
