@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -32,6 +34,8 @@ __all__ = [
 Kind = Literal["tflite", "saved_model", "onnx"]
 _LIBRARIES = {"onnx": ("tf2onnx", "onnx", "onnxruntime")}
 """Those that decide beside the common ones what an artifact of a kind holds."""
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The disk is full, the user's share of it is, or the largest size that a process may write is reached."""
 
 
 class TensorSpec(BaseModel):
@@ -240,10 +244,9 @@ def write_whole(path: str | Path) -> Iterator[Path]:
             an existing folder is not.
 
     Raises:
-        ConfigError: if the place cannot be written.
+        ConfigError: if the place cannot be written, or has no space left for what the block writes.
 
     Example:
-        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with write_whole(f"{folder}/new/a.txt") as temporary:
         ...         _ = temporary.write_text("whole")
@@ -270,9 +273,14 @@ def write_whole(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         _remove(temporary)
         _remove_empty(created)
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            raise ConfigError(
+                f"Cannot write {path}: expected free space in {path.parent}, and in {tempfile.gettempdir()} for "
+                f"temporary files. Received: {error}. Nothing was written: free some space, or choose another place."
+            ) from error
         raise
 
 

@@ -1,7 +1,11 @@
 """What every exporter of the public API keeps to: verified, recorded, whole or nothing, clear about bad input."""
 
 import os
-from collections.abc import Callable
+import resource
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfopt
 from tfopt.artifact import Artifact, content_sha256, content_size_bytes
@@ -82,12 +87,12 @@ def exporter(request: pytest.FixtureRequest) -> Exporter:
     return request.param
 
 
-def model(units: int = 3) -> keras.Model:
+def model(units: int = 3, *, hidden: int = 8) -> keras.Model:
     keras.utils.set_random_seed(units)
     return keras.Sequential(
         [
             keras.Input((6,), name="features"),
-            keras.layers.Dense(8, "relu", name="hidden"),
+            keras.layers.Dense(hidden, "relu", name="hidden"),
             keras.layers.Dense(units, "softmax", name="scores"),
         ],
         name="classifier",
@@ -207,6 +212,144 @@ def test_a_place_that_cannot_be_written_is_refused(exporter: Exporter, tmp_path:
     assert content(tmp_path) == {"file": b"not a folder"}
 
 
+MEMORY_BYTES = 64 * 1024
+"""Of the disks that are full: what a model of 100,000 weights does not fit into in any precision."""
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a file system in memory, with the options given."""
+    mounted: list[Path] = []
+
+    def mount(options: str) -> Path:
+        folder = tmp_path / f"mounted {len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("this process may not mount a file system")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def largest_file() -> Iterator[None]:
+    """Lets this process write small files only, which needs no rights, unlike a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MEMORY_BYTES, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_told_and_nothing_is_left_on_it(exporter: Exporter, mount: Callable[[str], Path]) -> None:
+    folder = mount(f"size={MEMORY_BYTES}")
+    (folder / "model.tflite").write_bytes(b"an older file")
+    with pytest.raises((ConfigError, ExportError), match=r"expected free space.*No space left on device"):
+        exporter.write(model(hidden=20_000), folder, X)
+    assert content(folder) == {"model.tflite": b"an older file"}
+    assert [path.name for path in folder.iterdir()] == ["model.tflite"]
+
+
+def test_a_full_disk_for_temporary_files_is_told(
+    exporter: Exporter, mount: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary, folder = mount(f"size={MEMORY_BYTES}"), tmp_path / "out"
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    if "serving" in exporter.converter:  # it writes beside the place itself
+        assert exporter.write(model(hidden=20_000), folder, X).path.exists()
+        return
+    with pytest.raises((ConfigError, ExportError), match=r"expected free space.*No space left on device"):
+        exporter.write(model(hidden=20_000), folder, X)
+    assert not folder.exists()
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.usefixtures("largest_file")
+def test_a_file_larger_than_the_process_may_write_is_told(exporter: Exporter, tmp_path: Path) -> None:
+    with pytest.raises((ConfigError, ExportError), match=r"expected free space.*File too large"):
+        exporter.write(model(hidden=20_000), tmp_path / "out", X)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_read_only_folder_is_refused(exporter: Exporter, mount: Callable[[str], Path]) -> None:
+    folder = mount("ro")
+    with pytest.raises(ConfigError, match=r"Cannot write .*expected a folder that can be created and written"):
+        exporter.write(model(), folder, X)
+    assert list(folder.iterdir()) == []
+
+
+@keras.saving.register_keras_serializable("tests")
+class Gate(keras.layers.Layer):
+    """A layer of the user's own, of operations that every format has."""
+
+    def build(self, shape: Any) -> None:
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+
+    def call(self, x: Any) -> Any:
+        return x * keras.ops.sigmoid(x * self.scale)
+
+
+@keras.saving.register_keras_serializable("tests")
+class PythonFunction(keras.layers.Layer):
+    """One that computes in Python, for which no format has an operator."""
+
+    def call(self, x: Any) -> Any:
+        return tf.ensure_shape(tf.numpy_function(lambda array: 2 * array, [x], tf.float32), x.shape)
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+@keras.saving.register_keras_serializable("tests")
+class Untraceable(PythonFunction):
+    """One that wants numbers where a graph has none yet."""
+
+    def call(self, x: Any) -> Any:
+        return x * float(keras.ops.convert_to_numpy(x).max())
+
+
+def with_layer(layer: keras.layers.Layer) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    x = keras.Input((6,), name="features")
+    return keras.Model(x, keras.layers.Dense(3, name="scores")(layer(keras.layers.Dense(6, name="hidden")(x))))
+
+
+def test_a_layer_of_the_users_own_is_exported(exporter: Exporter, tmp_path: Path) -> None:
+    artifact = exporter.write(with_layer(Gate(name="own")), tmp_path, X)
+    assert artifact.verification["max_absolute_error"] < 0.1
+    assert not artifact.layers or any("own" in names for names in artifact.layers)
+
+
+def test_a_layer_that_has_no_operator_is_named(exporter: Exporter, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"no operator for Py.*own.*PyFunc.*\. Build the layer of other operations"):
+        exporter.write(with_layer(PythonFunction(name="own")), tmp_path, X)
+    assert content(tmp_path) == {}
+
+
+def test_a_layer_that_cannot_be_traced_is_named(exporter: Exporter, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"calling Untraceable\.call\(\)\. .*symbolic.*keras\.ops or TensorFlow"):
+        exporter.write(with_layer(Untraceable(name="own")), tmp_path, X)
+    assert content(tmp_path) == {}
+
+
+@pytest.mark.parametrize("shape", [(None, 6), (4, None)], ids=["steps", "features"])
+def test_a_size_that_is_open_is_refused_or_stays_open(
+    exporter: Exporter, tmp_path: Path, shape: tuple[int | None, ...]
+) -> None:
+    x = keras.Input(shape, name="sequence")
+    open_sized = keras.Model(x, keras.ops.mean(x, axis=(1, 2), keepdims=True))
+    samples = np.random.default_rng(0).normal(size=(8, 4, 6)).astype(np.float32)
+    if "serving" in exporter.converter:
+        assert exporter.write(open_sized, tmp_path, samples).inputs[0].shape == (None, *shape)
+        return
+    with pytest.raises(ModelError, match=r"'sequence' must have a static shape .*Received: .*None.*keras\.Input"):
+        exporter.write(open_sized, tmp_path, samples)
+    assert content(tmp_path) == {}
+
+
 def test_without_samples_it_works_or_says_what_is_missing(exporter: Exporter, tmp_path: Path) -> None:
     if not exporter.must_calibrate:
         assert exporter.write(model(), tmp_path, None).verification["samples"] >= 3
@@ -235,6 +378,6 @@ def test_a_failing_rename_keeps_the_old_file_and_its_record(tmp_path: Path, monk
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ConfigError, match="No space"):
         tfopt.export_tflite(second, tmp_path / "m.tflite", "none")
     assert Artifact.load(tmp_path / "m.tflite").outputs[0].shape == (1, 3)

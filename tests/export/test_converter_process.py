@@ -30,7 +30,7 @@ def test_the_last_words_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_crash_is_told_by_its_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(tmp_path, monkeypatch, "kill -SEGV $$")
-    with pytest.raises(ExportError, match=r"was ended by signal 11\. Its last words: \(none\)"):
+    with pytest.raises(ExportError, match=r"was ended by signal 11 \(Segmentation fault\)\. Its last words: \(none\)"):
         run_converter("module", [], name="The converter")
 
 

@@ -264,3 +264,38 @@ def test_a_dynamic_shape_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"'sequence' must have a static shape .* Received: \(None, None, 3\)"):
         export_tflite(model, tmp_path / "model.tflite", "none")
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("quantization", "fits"),
+    [
+        ("none", "int8, int8_float_io, int16x8, float16, dynamic"),
+        ("int8", "weight_only_int4"),
+        ("weight_only_int4", ""),
+    ],
+)
+def test_a_model_too_large_for_one_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantization: str, fits: str
+) -> None:
+    size_bytes = 15 * {"none": 32, "int8": 8, "weight_only_int4": 4}[quantization] // 8
+    monkeypatch.setattr("tfopt.export.tflite.LARGEST_FILE_BYTES", size_bytes - 1)
+    with pytest.raises(
+        ModelError, match=f"must fit into {size_bytes - 1} bytes.*Received: {size_bytes} bytes"
+    ) as error:
+        export_tflite(dense(), tmp_path / "new" / "model.tflite", quantization, calibration=np.ones((8, 4)))
+    assert (f"Choose a quantization that fits ({fits}" in str(error.value)) == bool(fits)
+    assert "export it in parts" in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_two_gigabytes_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "tfopt.export.tflite.convert_saved_model", lambda *arguments, **options: pytest.fail("it was begun")
+    )
+    wide = [layers.Dense(8192, use_bias=False, kernel_initializer="zeros") for _ in range(8)]
+    model = keras.Sequential([keras.Input((8192,)), *wide])
+    assert 4 * model.count_params() == 2**31  # one byte too many
+    with pytest.raises(ModelError, match=r"fit into 2,147,483,647 bytes.*Received: 2,147,483,648 bytes \(none\)"):
+        export_tflite(model, tmp_path / "model.tflite", "none")
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfopt.errors import ExportError, first_line
 from tfopt.export.signature import SIGNATURE, call_flat, input_names
 
 __all__ = ["write_archive"]
@@ -39,6 +41,9 @@ def write_archive(
 
     Returns:
         The concrete TensorFlow function of the signature `serving_default`.
+
+    Raises:
+        ExportError: if a layer cannot be traced, or the folder cannot be written, as on a full disk.
     """
 
     def infer(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -50,11 +55,24 @@ def write_archive(
     ]
     archive = keras.export.ExportArchive()
     archive.track(model)
-    function = archive.add_endpoint(SIGNATURE, infer, specs)
-    for name, (more_specs, prepare) in (more_signatures or {}).items():
-        archive.add_endpoint(name, _after(prepare, infer), list(more_specs))
-    with _quiet_tensorflow():
-        archive.write_out(str(directory), verbose=False)
+    try:
+        function = archive.add_endpoint(SIGNATURE, infer, specs)
+        for name, (more_specs, prepare) in (more_signatures or {}).items():
+            archive.add_endpoint(name, _after(prepare, infer), list(more_specs))
+        with _quiet_tensorflow():
+            archive.write_out(str(directory), verbose=False)
+    except (OSError, tf.errors.OpError) as error:
+        raise ExportError(
+            f"Cannot write the SavedModel of '{model.name}': expected free space in {directory.parent}. "
+            f"Received: {first_line(error)}. Free some, or choose another place (for temporary files TMPDIR tells it)."
+        ) from error
+    except Exception as error:  # whatever a layer raises that cannot be traced
+        size = "a symbolic batch size" if batch_size is None else f"batch size {batch_size}"
+        raise ExportError(
+            f"The model '{model.name}' cannot be written as a TensorFlow graph with {size}: {_told(error)} "
+            "Check for layers with a fixed batch size, and that layers of your own compute with keras.ops or "
+            "TensorFlow, not with NumPy or Python numbers."
+        ) from error
     return function.get_concrete_function()
 
 
@@ -62,6 +80,12 @@ def _after(
     prepare: Callable[..., Sequence[Any]], infer: Callable[..., dict[str, Any]]
 ) -> Callable[..., dict[str, Any]]:
     return lambda *tensors: infer(*prepare(*tensors))
+
+
+def _told(error: Exception) -> str:
+    """The first two lines of an error: Keras tells the layer in the first, and the reason, in bold, in the next."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()]
+    return " ".join([line for line in lines if line][:2]) or type(error).__name__
 
 
 @contextmanager

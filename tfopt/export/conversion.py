@@ -7,6 +7,7 @@ every conversion.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tfopt.errors import ExportError
 from tfopt.export.converter_process import TIMEOUT_SECONDS, end_with_parent, load_samples, run_converter
 from tfopt.export.presets import PRESETS
 
@@ -106,9 +108,25 @@ def _run_tensorflow(
         converter.target_spec.supported_ops = [integer_operators]
         if settings["allow_float"]:
             converter.target_spec.supported_ops.append(tf.lite.OpsSet.TFLITE_BUILTINS)
-    return converter.convert()
+    try:
+        return converter.convert()
+    except Exception as error:  # TensorFlow's own class for it is private
+        if missing := _operators_without_kernel(str(error)):
+            raise ExportError(
+                f"TFLite has no operator for {'; '.join(missing)}. Build the layer of other operations."
+            ) from error
+        raise
+
+
+def _operators_without_kernel(words: str) -> list[str]:
+    """The operators that the converter stopped at, with their places in the model, which begin with a layer's name."""
+    found = re.findall(r"""fused\["\w+:", "([^"@]+)@[^\n]*'tf\.(\w+)' op is neither a custom op nor a flex op""", words)
+    return list(dict.fromkeys(f"{operator} ({place})" for place, operator in found))
 
 
 if __name__ == "__main__":
     end_with_parent()
-    _convert(*sys.argv[1:])
+    try:
+        _convert(*sys.argv[1:])
+    except ExportError as error:
+        sys.exit(str(error))

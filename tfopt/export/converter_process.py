@@ -7,6 +7,7 @@ none of it reaches the user's program.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,8 +78,14 @@ def run_converter(
                 if process.stdin is not None:
                     process.stdin.close()
         if code != 0:
-            how = f"was ended by signal {-code}" if code < 0 else f"failed with code {code}"
+            how = _killed(-code) if code < 0 else f"failed with code {code}"
             raise ExportError(f"{name} {how}. Its last words: {_last_words(log)}")
+
+
+def _killed(number: int) -> str:
+    how = f"was ended by signal {number} ({signal.strsignal(number)})"
+    # A crash of the converter's own is another signal.
+    return f"{how}, as systems do when memory runs out" if number == signal.SIGKILL else how
 
 
 def _last_words(log: Path, lines: int = 6) -> str:

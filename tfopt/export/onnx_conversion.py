@@ -87,7 +87,19 @@ def _from_saved_model(saved_model: str, *, inputs: list[str], outputs: list[str]
         return signature(**dict(zip(inputs, tensors, strict=True)))
 
     model, _ = from_function(infer, infer.input_signature, opset=opset, custom_op_handlers={"Erfc": (_write_erfc, [])})
+    _embed_constants(model.graph, infer.get_concrete_function())
     return model
+
+
+def _embed_constants(graph: Any, function: Any) -> None:
+    """Tf2onnx makes constants of variables; a tensor that a layer keeps, as Normalization does, stays an input."""
+    from onnx import numpy_helper
+
+    placeholders = function.inputs[len(function.inputs) - len(function.captured_inputs) :]
+    kept = {one.name: value for one, value in zip(placeholders, function.captured_inputs, strict=True)}
+    for entry in [entry for entry in graph.input if entry.name in kept]:
+        graph.initializer.append(numpy_helper.from_array(kept[entry.name].numpy(), entry.name))
+        graph.input.remove(entry)
 
 
 def _name_batch_and_order(model: Any, names: list[str]) -> None:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfopt.artifact import TensorSpec
 from tfopt.data import Samples, check_samples
-from tfopt.errors import ConfigError, ExportError, ModelError, first_line
+from tfopt.errors import ConfigError, ExportError, ModelError
 from tfopt.export.archive import write_archive
 from tfopt.export.image_bytes import BYTES_SIGNATURE, ImageBytes
 from tfopt.export.saved_model_check import CHECKED_BATCH_SIZES, SignatureCheck, check_signature
@@ -22,6 +22,8 @@ from tfopt.export.verify import Agreement
 
 __all__ = ["UNKNOWN_SIZE", "SavedModelSignature", "input_specs", "write_saved_model"]
 
+# They call back into the process that wrote the model.
+PYTHON_OPERATORS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 # Taken for an axis of unknown size where samples are made up.
 UNKNOWN_SIZE = 32
 
@@ -84,7 +86,8 @@ def write_saved_model(
         ConfigError: if the folder exists, or `image_bytes` does not suit the model.
         ModelError: if the model has no named inputs (subclassed), or string or sparse ones.
         DataError: if the data does not fit.
-        ExportError: if the model cannot be traced with a symbolic batch, or the file disagrees with Keras.
+        ExportError: if the model cannot be traced with a symbolic batch, calls a Python function, the folder
+            cannot be written, or the file disagrees with Keras.
 
     Example:
         >>> import tempfile
@@ -103,13 +106,7 @@ def write_saved_model(
     names = output_names(model)
     more = {BYTES_SIGNATURE: _bytes_endpoint(model, inputs, image_bytes)} if image_bytes else None
 
-    try:
-        write_archive(model, Path(directory), outputs=names, batch_size=None, more_signatures=more)
-    except Exception as error:  # whatever a layer raises that cannot be traced
-        raise ExportError(
-            f"write_saved_model: the model '{model.name}' cannot be written with a symbolic batch size. "
-            f"TensorFlow says: {first_line(error)}. Check for layers with a fixed batch size."
-        ) from error
+    write_archive(model, Path(directory), outputs=names, batch_size=None, more_signatures=more)
     return _checked(model, Path(directory), inputs, names, samples, image_bytes)
 
 
@@ -179,6 +176,7 @@ def _checked(
     image_bytes: ImageBytes | None,
 ) -> SavedModelSignature:
     signatures = tf.saved_model.load(str(directory)).signatures
+    _check_operators(signatures[SIGNATURE])
     requests = {spec.name: array for spec, array in zip(inputs, samples, strict=True)}
     checks = [check_signature(model, signatures[SIGNATURE], requests, samples, names)]
     if image_bytes:
@@ -219,3 +217,14 @@ def _check_bytes(
     files, _ = image_bytes.examples(larger, len(files))
     signature(**{name: tf.constant(array) for name, array in requests(files).items()})
     return check
+
+
+def _check_operators(signature: Any) -> None:
+    graph = signature.graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    in_python = [node.name for node in nodes if node.op in PYTHON_OPERATORS]
+    if in_python:
+        raise ExportError(
+            f"write_saved_model: a server has no operator for Python functions. Received: {', '.join(in_python)}. "
+            "Build the layer of other operations."
+        )

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tfopt.artifact import Artifact, TensorSpec, check_file_path, record_path, write_whole
 from tfopt.data import Samples
-from tfopt.errors import ConfigError
+from tfopt.errors import ConfigError, ModelError
 from tfopt.export.archive import write_archive
 from tfopt.export.audit import audit
 from tfopt.export.conversion import convert_saved_model
@@ -35,6 +35,10 @@ from tfopt.surgery.precision import in_float32
 from tfopt.surgery.recurrent import unroll_recurrent
 
 __all__ = ["export_tflite"]
+
+LARGEST_FILE_BYTES = 2**31 - 1
+"""Of one flatbuffer, which a .tflite file is: its offsets have 31 bits."""
+WEIGHT_BITS = {"float32": 32, "float16": 16, "int8": 8, "int4": 4}
 
 
 def export_tflite(
@@ -93,7 +97,7 @@ def export_tflite(
 
     Raises:
         ConfigError: if an argument is unknown or does not go with another, or the place cannot be written.
-        ModelError: if the model is not one tfopt can export.
+        ModelError: if the model is not one tfopt can export, or its weights do not fit into a .tflite file.
         DataError: if the calibration data is missing, empty, or does not fit.
         ExportError: if the conversion, the audit or the verification fails; nothing is written then.
 
@@ -117,6 +121,7 @@ def export_tflite(
     config, exceptions = settings_of(model)
     quantization = quantization or config.mode
     preset = PRESETS[quantization]
+    _check_size(model, quantization)
     if sparse_weights and not preset.sparse:
         raise ConfigError(
             f"export_tflite: sparse_weights=True needs quantization "
@@ -212,6 +217,20 @@ def export_tflite(
         temporary.write_bytes(best.path.read_bytes())
         record.write_text(artifact.to_record())
     return artifact
+
+
+def _check_size(model: keras.Model, quantization: str) -> None:
+    """Refuses what would be too large a file: to find that out, a converter needs minutes and five times the memory."""
+    count = sum(int(np.prod(weight.shape)) for weight in model.weights)
+    size_bytes = {name: count * WEIGHT_BITS[preset.weights] // 8 for name, preset in PRESETS.items()}
+    if size_bytes[quantization] > LARGEST_FILE_BYTES:
+        fitting = [name for name, size in size_bytes.items() if size <= LARGEST_FILE_BYTES]
+        choose = f"Choose a quantization that fits ({', '.join(fitting)}), make" if fitting else "Make"
+        raise ModelError(
+            f"export_tflite: the weights of '{model.name}' must fit into {LARGEST_FILE_BYTES:,} bytes, the most a "
+            f".tflite file may have. Received: {size_bytes[quantization]:,} bytes ({quantization}). {choose} the model "
+            "smaller (tfopt.prune_channels, tfopt.factorize), or export it in parts."
+        )
 
 
 def _spec(name: str, tensor: Tensor) -> TensorSpec:
