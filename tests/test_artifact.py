@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tfopt.artifact import Artifact, TensorSpec, content_sha256, content_size_bytes, write_whole
+from tfopt.artifact import Artifact, TensorSpec, content_sha256, content_size_bytes, write_artifact, write_whole
 from tfopt.errors import ConfigError, DataError
 
 
@@ -224,3 +224,47 @@ def test_a_record_without_its_file(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(DataError, match="does not exist"):
         Artifact.load(path)
+
+
+def made_in(folder: Path, content: bytes) -> Artifact:
+    """An artifact at another place than its own."""
+    folder.mkdir(exist_ok=True)
+    (folder / "made").write_bytes(content)
+    return Artifact.of(folder / "made", kind="tflite", inputs=(), outputs=())
+
+
+def test_a_file_and_its_record_appear_together(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "model.tflite"
+    with write_artifact(path) as write:
+        artifact = write(made_in(tmp_path / "elsewhere", b"new"))
+        assert not path.exists()
+        assert not artifact.record_path.exists()
+    assert names(path.parent) == ["model.artifact.json", "model.tflite"]
+    assert artifact.path == path
+    assert Artifact.load(path) == artifact
+
+
+def test_the_record_is_renamed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace, renamed = os.replace, []
+
+    def record_order(source: Path, target: Path) -> None:
+        renamed.append(target.name)
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", record_order)
+    with write_artifact(tmp_path / "model.tflite") as write, write_whole(tmp_path / "more.json") as more:
+        more.write_text("{}")
+        write(made_in(tmp_path / "elsewhere", b"new"))
+    assert renamed == ["more.json", "model.tflite", "model.artifact.json"]
+
+
+def test_a_failing_block_keeps_the_file_and_its_record(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    with write_artifact(path) as write:
+        before = write(made_in(tmp_path / "elsewhere", b"old"))
+    other = made_in(tmp_path / "elsewhere", b"new")
+    other.path.unlink()
+    with pytest.raises(FileNotFoundError), write_artifact(path) as write:
+        write(other)
+    assert Artifact.load(path) == before
+    assert names(tmp_path) == ["elsewhere", "model.artifact.json", "model.tflite"]

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,7 @@ __all__ = [
     "content_size_bytes",
     "library_versions",
     "record_path",
+    "write_artifact",
     "write_whole",
 ]
 
@@ -282,6 +283,42 @@ def write_whole(path: str | Path) -> Iterator[Path]:
                 f"temporary files. Received: {error}. Nothing was written: free some space, or choose another place."
             ) from error
         raise
+
+
+@contextmanager
+def write_artifact(path: Path) -> Iterator[Callable[[Artifact], Artifact]]:
+    """Opens the place of a file and its record, and yields what writes both: they appear when the block ends.
+
+    The record is renamed last, so that it never runs ahead of its file; when the block fails, neither appears. Further
+    files of the artifact are written by `write_whole` within the block, and are there before it.
+
+    Args:
+        path: the file to write, as `check_file_path` returns it.
+
+    Yields:
+        A function of the artifact as it was made, at another place; it returns the one at `path`.
+
+    Raises:
+        ConfigError: if the place cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     made, path = Path(folder, "made.tflite"), Path(folder, "model.tflite")
+        ...     _ = made.write_bytes(b"TFL3")
+        ...     with write_artifact(path) as write:
+        ...         artifact = write(Artifact.of(made, kind="tflite", inputs=(), outputs=()))
+        ...     Artifact.load(path) == artifact
+        True
+    """
+    with write_whole(record_path(path)) as record, write_whole(path) as file:
+
+        def write(made: Artifact) -> Artifact:
+            shutil.copyfile(made.path, file)
+            record.write_text(made.to_record())
+            return made.model_copy(update={"path": path})
+
+        yield write
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -202,6 +202,13 @@ def audio() -> keras.Model:
     return sequence(*stack, layers.BatchNormalization(), layers.GlobalMaxPooling1D(), layers.Dense(3), shape=(64, 4))
 
 
+def normalized() -> keras.Model:
+    """Its mean is a tensor that the layer keeps, neither a variable nor a constant of the graph."""
+    normal = layers.Normalization()
+    normal.adapt(np.random.default_rng(0).normal(2.0, 3.0, (50, 8)).astype(np.float32))
+    return sequence(normal, layers.Dense(3), shape=(8,))
+
+
 def tokens() -> keras.Model:
     x = keras.Input((10,), dtype="int32", name="x")
     return with_biases(keras.Model(x, layers.Dense(3)(layers.LSTM(8)(layers.Embedding(20, 8, mask_zero=True)(x)))))
@@ -214,6 +221,7 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
     "nested": nested,
     "mixed precision": mixed_precision,
     "audio": audio,
+    "normalized": normalized,
 }
 FLOAT_OPERATOR = {"lstm": "LSTM", "gru": "Loop", "tokens": "Loop"}
 """What int8 leaves in float: recurrent layers, as one operator or as a loop."""

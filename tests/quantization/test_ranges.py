@@ -128,3 +128,12 @@ def test_a_model_with_one_range():
     aware = quantize_aware(keras.Model(x, [layers.MaxPooling1D(2)(x)]), calibration=np.ones((3, 4, 2), np.float32))
     (shared,) = ranges_of(aware).values()
     np.testing.assert_allclose(shared.range(), [1.0, 1.0])
+
+
+def test_layers_may_have_the_names_of_operations():
+    x = keras.Input((4, 2), name="min")
+    y = layers.MaxPooling1D(2, name="max")(layers.Dense(3, name="cast")(x))
+    model = keras.Model(x, layers.Dense(2, name="stack")(y))
+    keras.utils.clear_session()  # so that Keras would call the next operations "min", "max", …
+    aware = quantize_aware(model, calibration=np.ones((3, 4, 2), np.float32))
+    np.testing.assert_allclose(ranges_of(aware)["min_range"].range(), [1.0, 1.0])

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfopt.artifact import Artifact, TensorSpec, check_file_path, record_path, write_whole
+from tfopt.artifact import Artifact, TensorSpec, check_file_path, write_artifact, write_whole
 from tfopt.data import Samples, check_samples
 from tfopt.early_exit.evaluation import exit_outputs
 from tfopt.early_exit.merging import merge_tflite
@@ -80,8 +80,7 @@ def export_early_exit_tflite(
     policy.check_fits(stages.exits, from_logits=stages.from_logits)
     recipe = Recipe(quantization=quantization)  # type: ignore[arg-type]
     with (
-        write_whole(path) as temporary,  # renamed last: a file that is there has its records
-        write_whole(record_path(path)) as record,
+        write_artifact(path) as write,
         write_whole(staged_file_path(path)) as exits,
         tempfile.TemporaryDirectory(prefix="tfopt-early-exit-") as folder,
     ):
@@ -102,7 +101,7 @@ def export_early_exit_tflite(
         runner = EarlyExitRunner(merged)
         if calibration is not None:
             verification |= _compare(network, runner, policy, calibration)
-        artifact = Artifact.of(
+        made = Artifact.of(
             merged,
             kind="tflite",
             inputs=_as_in_file(runner.inputs),
@@ -110,10 +109,8 @@ def export_early_exit_tflite(
             recipe=recipe.to_dict(),
             verification=verification,
             layers=tuple(names for part in parts for names in part.layers),
-        ).model_copy(update={"path": path})
-        record.write_text(artifact.to_record())
-        temporary.write_bytes(merged.read_bytes())
-    return artifact
+        )
+        return write(made)
 
 
 def _export_stages(

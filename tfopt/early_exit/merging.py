@@ -8,7 +8,7 @@ from pathlib import Path
 from ai_edge_litert import schema_py_generated as schema
 
 from tfopt.errors import ExportError
-from tfopt.export.tflite_packing import pack_tflite, unpack_tflite
+from tfopt.export.tflite_writer import pack_tflite, unpack_tflite
 
 __all__ = ["merge_tflite"]
 

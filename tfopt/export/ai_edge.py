@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from ai_edge_quantizer import quantizer, recipe, recipe_manager
 
+from tfopt.export.embedding_lookup import with_embedding_lookups
+
 __all__ = ["RECIPES", "quantize"]
 
 RECIPES = {
@@ -17,6 +19,9 @@ RECIPES = {
 }
 """Its recipe for each preset that it has one for."""
 
+EMBEDDING_BITS = {"dynamic": 8, "weight_only_int8": 8, "weight_only_int4": 4}
+"""Of the tables of embeddings, where activations stay float."""
+
 
 def quantize(float_model: bytes, preset: str, samples: dict[str, np.ndarray] | None) -> bytes:
     """Returns the quantized file.
@@ -28,16 +33,18 @@ def quantize(float_model: bytes, preset: str, samples: dict[str, np.ndarray] | N
 
     References: ai-edge-quantizer, recipe.py.
     """
-    steps = RECIPES[preset]()
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(RECIPES[preset]())
     if preset == "int8_float_io":
-        manager = recipe_manager.RecipeManager()
-        manager.load_quantization_recipe(steps)
         for place in (recipe.TFLOperationName.INPUT, recipe.TFLOperationName.OUTPUT):
             manager.add_quantization_config(
                 regex=".*", operation_name=place, algorithm_key=recipe.AlgorithmName.NO_QUANTIZE
             )
-        steps = manager.get_quantization_recipe()
-    engine = quantizer.Quantizer(bytearray(float_model), steps)
+    if bits := EMBEDDING_BITS.get(preset):
+        float_model = with_embedding_lookups(float_model, bits=bits)
+        # Not as weights elsewhere, which are turned to float as a whole: it turns the rows that it looks up.
+        manager.add_dynamic_config(regex=".*", operation_name=recipe.TFLOperationName.EMBEDDING_LOOKUP, num_bits=bits)
+    engine = quantizer.Quantizer(bytearray(float_model), manager.get_quantization_recipe())
     ranges = None
     if engine.need_calibration:
         assert samples is not None  # export_tflite asks for them

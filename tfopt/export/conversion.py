@@ -32,6 +32,7 @@ def convert_saved_model(
     per_channel_dense: bool = True,
     allow_float: bool = False,
     sparse_weights: bool = False,
+    io_dtype: str | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> None:
     """Converts a SavedModel with static shapes to a .tflite file.
@@ -45,6 +46,7 @@ def convert_saved_model(
         per_channel_dense: whether dense kernels have a scale per unit.
         allow_float: whether post-training int8 and int16x8 may leave operators in float.
         sparse_weights: whether weights with many zeros are stored without them.
+        io_dtype: the type of inputs and outputs, where it is not the preset's; the converter's only.
         timeout_seconds: when to give up.
 
     Raises:
@@ -55,6 +57,7 @@ def convert_saved_model(
         "per_channel_dense": per_channel_dense,
         "allow_float": allow_float,
         "sparse_weights": sparse_weights,
+        "io_dtype": io_dtype,
     }
     run_converter(
         "tfopt.export.conversion",
@@ -91,7 +94,9 @@ def _run_tensorflow(
     if quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if preset.integer_tensors:
-        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(preset.tensors)
+        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(
+            settings["io_dtype"] or preset.tensors
+        )
     # TensorFlow has no other option for it.
     converter._experimental_disable_per_channel_quantization_for_dense_layers = not settings["per_channel_dense"]
     if samples is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 from rich.console import Console
 
-from tfopt.artifact import Artifact, check_file_path, record_path, write_whole
+from tfopt.artifact import Artifact, check_file_path, write_artifact
 from tfopt.data import Samples
 from tfopt.errors import ExportError
 from tfopt.export.ethos_u_estimate import CpuOperator, EthosUEstimate
@@ -67,11 +67,7 @@ def export_ethos_u(
     """
     path = check_file_path(path, ".tflite", exporter="export_ethos_u")
     accelerator = accelerator_of(target, argument="export_ethos_u: target")
-    with (
-        write_whole(record_path(path)) as record,  # renamed last: a record never runs ahead of its file
-        write_whole(path) as temporary,
-        tempfile.TemporaryDirectory(prefix="tfopt-ethos-u-") as folder,
-    ):
+    with write_artifact(path) as write, tempfile.TemporaryDirectory(prefix="tfopt-ethos-u-") as folder:
         if isinstance(model, Artifact):
             source = Artifact.load(model.path)
         else:
@@ -82,17 +78,15 @@ def export_ethos_u(
         with Console(stderr=True, force_jupyter=False).status(f"Compiling {path.name} for {accelerator.name}"):
             compilation = compile_with_vela(source.path, accelerator, compiled)
         estimate = _estimate(source, compilation, accelerator)
-        artifact = Artifact.of(
+        made = Artifact.of(
             compilation.path,
             kind="tflite",
             inputs=source.inputs,
             outputs=source.outputs,
             recipe=source.recipe,
             verification={**source.verification, "compiled_from": source.sha256, "estimated": estimate.to_dict()},
-        ).model_copy(update={"path": path})
-        temporary.write_bytes(compilation.path.read_bytes())
-        record.write_text(artifact.to_record())
-    return artifact
+        )
+        return write(made)
 
 
 def _estimate(source: Artifact, compilation: Compilation, accelerator: Accelerator) -> EthosUEstimate:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from tfopt.artifact import Artifact, TensorSpec, check_file_path, record_path, write_whole
+from tfopt.artifact import Artifact, TensorSpec, check_file_path, write_artifact
 from tfopt.data import Samples
 from tfopt.errors import ConfigError, ExportError, ModelError
 from tfopt.export.archive import write_archive
@@ -122,8 +122,7 @@ def export_onnx(
     names = output_names(model)
 
     with (
-        write_whole(record_path(path)) as record,  # renamed last: a record never runs ahead of its file
-        write_whole(path) as temporary,
+        write_artifact(path) as write,
         Console(stderr=True, force_jupyter=False).status(f"Converting to {path.name} ({quantization})"),
         tempfile.TemporaryDirectory(prefix="tfopt-export-") as folder,
     ):
@@ -144,17 +143,15 @@ def export_onnx(
         if quantization == "int8":
             verification["float_operators"] = float_operators(converted)
         verification |= _run(reference, names, converted, quantization, samples, verify=verify)
-        artifact = Artifact.of(
+        made = Artifact.of(
             converted,
             kind="onnx",
             inputs=tuple(_spec(name, file.inputs[name]) for name in input_names(model)),
             outputs=tuple(_spec(name, file.outputs[name]) for name in names),
             recipe=recipe.to_dict(),
             verification=verification,
-        ).model_copy(update={"path": path})
-        temporary.write_bytes(converted.read_bytes())
-        record.write_text(artifact.to_record())
-    return artifact
+        )
+        return write(made)
 
 
 def _check_size(model: keras.Model) -> None:

@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfopt.errors import DataError
 from tfopt.export.task_metadata_schema import ModelDescription, TensorDescription, pack_description, unpack_description
-from tfopt.export.tflite_packing import pack_tflite, unpack_tflite
+from tfopt.export.tflite_writer import pack_tflite, unpack_tflite
 
 __all__ = ["add_metadata", "metadata_remarks", "read_metadata"]
 

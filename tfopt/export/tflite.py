@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from tfopt.artifact import Artifact, TensorSpec, check_file_path, record_path, write_whole
+from tfopt.artifact import Artifact, TensorSpec, check_file_path, write_artifact
 from tfopt.data import Samples
 from tfopt.errors import ConfigError, ModelError
 from tfopt.export.archive import write_archive
@@ -24,6 +24,7 @@ from tfopt.export.presets import PRESETS
 from tfopt.export.signature import check_static, input_names, output_names, tensor_shapes
 from tfopt.export.task_metadata import ModelMetadata, describe, reader_limits
 from tfopt.export.task_metadata_file import add_metadata
+from tfopt.export.tflite_compaction import compacted
 from tfopt.export.tflite_file import Tensor, TfliteFile, read_tflite
 from tfopt.export.tflite_runtime import run_tflite
 from tfopt.export.verify import check_sqnr, compare
@@ -49,6 +50,7 @@ def export_tflite(
     calibration: Samples | None = None,
     engine: str = "converter",
     per_channel_dense: bool = True,
+    io_dtype: str | None = None,
     allow_float: bool = False,
     sparse_weights: bool = False,
     metadata: ModelMetadata | None = None,
@@ -81,6 +83,8 @@ def export_tflite(
             the network.
         per_channel_dense: whether dense kernels get a scale per unit in post-training int8 and int16x8; some
             accelerators want one for all. A quantize-aware model has it in its `QuantizationConfig`.
+        io_dtype: the type of inputs and outputs, by default that of the preset; "uint8" for int8 by the converter, for
+            an application that has bytes, such as pixels.
         allow_float: whether an int8 or int16x8 file may compute in float where it has no integer operator. Layers that
             `quantize_aware` was asked to keep in float may do so anyway. The artifact's verification names
             the operators.
@@ -135,6 +139,12 @@ def export_tflite(
             "quantize-aware model takes it from QuantizationConfig(per_channel_dense=False). Received: "
             f"{'a quantize-aware model' if trained_for_it else f'{quantization}, engine={engine!r}'}."
         )
+    takes_uint8 = quantization == "int8" and engines == ["converter"]
+    if io_dtype not in {None, preset.tensors} and not (io_dtype == "uint8" and takes_uint8):
+        raise ConfigError(
+            f"export_tflite: io_dtype must be {preset.tensors!r} for {quantization}; 'uint8' is for int8 by the "
+            f"converter. Received: {io_dtype!r}, engine={engine!r}."
+        )
     if quantization == "int16x8" and any("int" in tensor.dtype for tensor in model.inputs):
         raise ConfigError(
             "export_tflite: the converter cannot calibrate int16x8 for integer inputs, such as tokens. Received: "
@@ -163,8 +173,7 @@ def export_tflite(
     reference = model if trained_for_it or not is_quantize_aware(model) else strip(model)
 
     with (
-        write_whole(record_path(path)) as record,  # renamed last: a record never runs ahead of its file
-        write_whole(path) as temporary,
+        write_artifact(path) as write,
         Console(stderr=True, force_jupyter=False).status(f"Converting to {path.name} ({quantization})"),
         tempfile.TemporaryDirectory(prefix="tfopt-export-") as folder,
     ):
@@ -191,11 +200,12 @@ def export_tflite(
                 per_channel_dense=config.per_channel_dense if trained_for_it else per_channel_dense,
                 allow_float=allow_float,
                 sparse_weights=sparse_weights,
+                io_dtype=io_dtype,
             )
-            if described is not None:
-                converted.write_bytes(add_metadata(converted.read_bytes(), *described))
+            layers = operator_layers(read_tflite(converted), function, scopes)
+            content = compacted(converted.read_bytes())
+            converted.write_bytes(content if described is None else add_metadata(content, *described))
             file = read_tflite(converted)
-            layers = operator_layers(file, function, scopes)
             floats = audit(file, layers, quantization, allow_float=allow_float)
             verification: dict[str, Any] = {"full_integer": file.is_full_integer, "operators": file.operator_counts}
             if preset.is_integer and floats:
@@ -205,7 +215,7 @@ def export_tflite(
             return Candidate(converted, file, layers, verification)
 
         best = convert(engines[0]) if len(engines) == 1 else nearest(convert, engines)
-        artifact = Artifact.of(
+        made = Artifact.of(
             best.path,
             kind="tflite",
             inputs=tuple(_spec(name, best.file.inputs[name]) for name in input_names(model)),
@@ -213,10 +223,8 @@ def export_tflite(
             recipe=recipe.to_dict(),
             verification=best.verification,
             layers=best.layers,
-        ).model_copy(update={"path": path})
-        temporary.write_bytes(best.path.read_bytes())
-        record.write_text(artifact.to_record())
-    return artifact
+        )
+        return write(made)
 
 
 def _check_size(model: keras.Model, quantization: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,12 @@ def run_tflite(path: Path, samples: dict[str, np.ndarray], *, xnnpack: bool = Tr
 
 
 def _to_file(x: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    grid = _grid(detail)
-    return x.astype(detail["dtype"]) if grid is None else grid.quantize(x)
+    grid, dtype = _grid(detail), np.dtype(detail["dtype"])
+    if grid is None:
+        return x.astype(dtype)
+    if dtype == np.uint8:  # the grid of int8, shifted
+        return (replace(grid, zero_point=grid.zero_point - 128).quantize(x).astype(np.int16) + 128).astype(dtype)
+    return grid.quantize(x)
 
 
 def _from_file(x: np.ndarray, detail: dict[str, Any]) -> np.ndarray:

@@ -47,7 +47,7 @@ def calibrate(
         if not isinstance(call.operation, (FakeQuantize, LearnedFakeQuantize)):
             return copy_call(call, copy, args, kwargs)
         observed.append((call.operation, kwargs["member"]))
-        tensors.append(keras.ops.cast(args[0], "float32"))
+        tensors.append(args[0])
         return args[0], 0.0  # no grid: biases stay as they are, too
 
     float_model = rebuild(read_graph(model), on_call=observe)
@@ -55,14 +55,16 @@ def calibrate(
     if not observed:  # a model of float activations
         return
 
-    def run(outputs: list[Any]) -> Iterator[list[np.ndarray]]:
-        probe = keras.Model(float_model.inputs, outputs)
+    # It ends at the tensors: an operation put behind them could have the name of one of the user's layers.
+    probe = keras.Model(float_model.inputs, tensors)
+
+    def run() -> Iterator[list[np.ndarray]]:
         for start in range(0, len(samples[0]), batch_size):
             batch = [array[start : start + batch_size] for array in samples]
             # A model of one output gives it without a list around it.
-            yield [np.asarray(values) for values in keras.tree.flatten(probe(batch, training=False))]
+            yield [np.asarray(values, np.float32) for values in keras.tree.flatten(probe(batch, training=False))]
 
-    reached = np.stack(list(run([keras.ops.stack([keras.ops.min(x), keras.ops.max(x)]) for x in tensors])))
+    reached = np.array([[(values.min(), values.max()) for values in batch] for batch in run()])
     minima, maxima = reached[..., 0].min(axis=0), reached[..., 1].max(axis=0)
     ranges = list(zip(minima.tolist(), maxima.tolist(), strict=True))
     for (layer, _), extremes in zip(observed, ranges, strict=True):
@@ -73,7 +75,7 @@ def calibrate(
             )
     if method != "min_max":
         histograms = [Histogram(*extremes) for extremes in ranges]
-        for batch in run(tensors):
+        for batch in run():
             for histogram, values in zip(histograms, batch, strict=True):
                 histogram.add(values)
         ranges = [

@@ -15,6 +15,7 @@ from tfopt.export.edge_tpu import predict
 from tfopt.export.edge_tpu.compiler import Compilation, OperatorStatus
 from tfopt.export.edge_tpu.rewrites import rewrite_for_edge_tpu
 from tfopt.export.tflite_file import read_tflite
+from tfopt.export.tflite_runtime import run_tflite
 
 pytestmark = pytest.mark.usefixtures("conversion_in_this_process")
 
@@ -93,6 +94,32 @@ def test_a_quantize_aware_model_keeps_its_layers_and_dense_kernels_may_have_one_
     assert len(dense.inputs[1].scales) == 1
 
 
+@pytest.mark.parametrize("trained_for_it", [False, True])
+def test_uint8_tensors_hold_the_same_values_and_the_edge_tpu_converts_them(
+    trained_for_it: bool, tmp_path: Path
+) -> None:
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3), name="image"), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(3, name="scores")]
+    )
+    given = tfopt.quantize_aware(model, calibration=IMAGES) if trained_for_it else model
+    calibration = None if trained_for_it else IMAGES
+    signed, unsigned = (
+        tfopt.export_edge_tpu(given, tmp_path / f"{io_dtype}.tflite", calibration=calibration, io_dtype=io_dtype)
+        for io_dtype in ("int8", "uint8")
+    )
+    for one, other in ((signed.inputs, unsigned.inputs), (signed.outputs, unsigned.outputs)):
+        assert (one[0].dtype, other[0].dtype, one[0].scale) == ("int8", "uint8", other[0].scale)
+        assert other[0].zero_point == one[0].zero_point + 128  # type: ignore[operator]
+    assert unsigned.verification["full_integer"] is True
+    for xnnpack in (True, False):
+        received = [run_tflite(one.path, {"image": IMAGES}, xnnpack=xnnpack) for one in (signed, unsigned)]
+        np.testing.assert_array_equal(received[0]["scores"], received[1]["scores"])
+    prediction = predict(unsigned)
+    kinds = [operator.name for operator in prediction.operators]
+    assert kinds[0] == kinds[-1] == "QUANTIZE"
+    assert prediction.is_fully_mapped
+
+
 def test_the_compilers_verdict_counts_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def compile_beside(path: Path, compiled: Path) -> Compilation:
         compiled.write_bytes(b"compiled")
@@ -131,6 +158,8 @@ def test_a_compiler_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytes
         ({"path": "model.bin"}, ConfigError, r"ending in \.tflite\. Received: .*model\.bin"),
         ({"calibration": None}, ConfigError, "int8 needs calibration"),
         ({"calibration": IMAGES[:0]}, DataError, "is empty"),
+        ({"io_dtype": "float32"}, ConfigError, "must be 'int8' for int8; 'uint8' .* Received: 'float32'"),
+        ({"io_dtype": "uint8", "engine": "best"}, ConfigError, "by the converter. Received: 'uint8', engine='best'"),
         ({"model": "model.keras"}, ModelError, "Expected a Keras 3 model"),
     ],
 )
@@ -139,5 +168,5 @@ def test_unusable_arguments_are_told(
 ) -> None:
     call = {"model": leaky(), "path": "model.tflite", "calibration": IMAGES} | change
     with pytest.raises(error, match=message):
-        tfopt.export_edge_tpu(call["model"], tmp_path / call["path"], calibration=call["calibration"])
+        tfopt.export_edge_tpu(**call | {"path": tmp_path / call["path"]})
     assert list(tmp_path.iterdir()) == []

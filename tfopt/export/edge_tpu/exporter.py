@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from tfopt.artifact import Artifact, check_file_path, record_path, write_whole
+from tfopt.artifact import Artifact, check_file_path, write_artifact, write_whole
 from tfopt.data import Samples
 from tfopt.export.edge_tpu.compiler import Compilation, compile_for_edge_tpu
 from tfopt.export.edge_tpu.prediction import EdgeTpuPrediction, predict
@@ -29,6 +29,7 @@ def export_edge_tpu(
     calibration: Samples | None = None,
     engine: str = "converter",
     per_channel_dense: bool = True,
+    io_dtype: str = "int8",
     allow_float: bool = False,
 ) -> Artifact:
     """Writes an int8 .tflite for a Coral Edge TPU, and tells what of it the Edge TPU will run.
@@ -45,6 +46,8 @@ def export_edge_tpu(
         calibration: as `export_tflite` takes it; required for a model that is not quantize-aware.
         engine: as `export_tflite` takes it.
         per_channel_dense: False gives dense kernels one scale, which all versions of the compiler take.
+        io_dtype: of inputs and outputs: "int8", or "uint8" (by the converter only), which pixels come in; the Edge TPU
+            itself turns one into the other.
         allow_float: as `export_tflite` takes it; what is float, and all behind it, stays on the CPU.
 
     Returns:
@@ -71,11 +74,7 @@ Received: model.bin.
     check_model(model)
     if getattr(model, "inputs", None) and not is_quantize_aware(model):
         model = rewrite_for_edge_tpu(model)
-    with (
-        write_whole(record_path(path)) as record,  # renamed last: a record never runs ahead of its files
-        write_whole(path) as temporary,
-        tempfile.TemporaryDirectory(prefix="tfopt-edge-tpu-") as folder,
-    ):
+    with write_artifact(path) as write, tempfile.TemporaryDirectory(prefix="tfopt-edge-tpu-") as folder:
         exported = export_tflite(
             model,
             Path(folder, path.name),
@@ -83,16 +82,12 @@ Received: model.bin.
             calibration=calibration,
             engine=engine,
             per_channel_dense=per_channel_dense,
+            io_dtype=io_dtype,
             allow_float=allow_float,
         )
         with _written_whole_if_compiled(exported.path, compiled_path(path)) as compilation:
             found = _compiled(compilation) if compilation is not None else _predicted(predict(exported))
-            artifact = exported.model_copy(
-                update={"path": path, "verification": {**exported.verification, "edge_tpu": found}}
-            )
-            temporary.write_bytes(exported.path.read_bytes())
-            record.write_text(artifact.to_record())
-    return artifact
+            return write(exported.model_copy(update={"verification": {**exported.verification, "edge_tpu": found}}))
 
 
 def compiled_path(path: Path) -> Path:

@@ -10,7 +10,7 @@ from keras import layers
 
 from tfopt.export.tflite import export_tflite
 from tfopt.export.tflite_file import read_tflite
-from tfopt.export.tflite_packing import pack_tflite, unpack_tflite
+from tfopt.export.tflite_writer import pack_tflite, unpack_tflite
 
 pytestmark = pytest.mark.usefixtures("conversion_in_this_process")
 
