@@ -9,7 +9,7 @@ from typing import Any
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from tfopt.errors import ConfigError
-from tfopt.serving.models_config import MODELS_FILE, model_problems, read_models
+from tfopt.serving.models_config import MODELS_FILE, loaded_versions, model_problems, read_models
 
 __all__ = ["check_config", "folder_config", "wanted_versions"]
 
@@ -97,14 +97,9 @@ def wanted_versions(model: Any, directory: Path) -> dict[int, Path] | None:
         return None
     present = _versions(base_path)
     policy = model.model_version_policy
-    match policy.WhichOneof("policy_choice"):
-        case "all":
-            return present
-        case "specific":
-            for version in set(policy.specific.versions) - set(present):
-                logger.warning("Version %d of model %s, which its policy names, is not there", version, model.name)
-            return {version: present[version] for version in policy.specific.versions if version in present}
-    return dict(sorted(present.items())[-(policy.latest.num_versions or 1) :])
+    for version in set(policy.specific.versions) - set(present):
+        logger.warning("Version %d of model %s, which its policy names, is not there", version, model.name)
+    return {version: present[version] for version in sorted(loaded_versions(policy, present))}
 
 
 def _versions(folder: Path) -> dict[int, Path]:
