@@ -58,7 +58,7 @@ def test_the_command_line_loads_one_address_or_folder(tmp_path: Path) -> None:
     assert isinstance(both.exception, ConfigError)
     assert "A load test is of one address or folder. Received: http://host/v1/models/m, http" in str(both.exception)
     empty = CliRunner().invoke(app, ["benchmark", str(tmp_path), "--target", "serving"])
-    assert f"expected a folder of models. Received: {tmp_path}" in str(empty.exception)
+    assert f"Expected a folder of models. Received: {tmp_path}" in str(empty.exception)
     wrong = CliRunner().invoke(app, ["benchmark", "http://host/m"])
     assert "expected http://HOST:8501/v1/models/NAME" in str(wrong.exception)
 
