@@ -1,4 +1,4 @@
-"""The peer, tfmot on tf_keras, in a virtual environment of its own."""
+"""Peers in virtual environments of their own, above all tfmot on tf_keras."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,11 @@ class Workers:
         )
 
 
-def peer_python(environments: Path) -> Path:
-    """tfmot's own virtual environment; made at the first run."""
-    folder = environments / "tfmot"
+def peer_python(environments: Path, name: str = "tfmot", versions: Mapping[str, str] = PEER) -> Path:
+    """A peer's own virtual environment; made at the first run."""
+    folder = environments / name
     python = folder / "bin" / "python"
-    pins = [f"{name}=={version}" for name, version in PEER.items()]
+    pins = [f"{package}=={version}" for package, version in versions.items()]
     done = folder / "installed.txt"
     if not done.exists() or done.read_text().split() != pins:
         print(f"installing {' '.join(pins)}", flush=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import compression_tables
 import export_tables
+import serving_tables
 import training_tables
 from compression_tables import span
 
@@ -199,6 +200,7 @@ RENDERERS = {
     "quantization": ("docs/quantization.md", render_quantization),
     **compression_tables.RENDERERS,
     **export_tables.RENDERERS,
+    **serving_tables.RENDERERS,
     **training_tables.RENDERERS,
 }
 

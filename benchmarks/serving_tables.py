@@ -1,0 +1,93 @@
+"""Draws the table of benchmarks/serving.py for `render.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compression_tables import measured
+
+__all__ = ["RENDERERS"]
+
+NAMES = {
+    "no batching": "tfopt serve, no batching",
+    "tfopt": "tfopt serve",
+    "litserve": "LitServe",
+    "bentoml": "BentoML",
+    "ray": "Ray Serve",
+}
+OWN = ("no batching", "tfopt")
+MODELS = {"dense": "4 × Dense(3200)", "cnn": "CNN"}
+
+
+def render_serving(results: dict[str, Any]) -> str:
+    lines = [
+        "| model | clients | server | answers/s | of single rounds | p50, ms | p99, ms | failed | tfopt's throughput |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for model, found in results["models"].items():
+        for clients, rows in found["summary"].items():
+            for server, title in NAMES.items():
+                first = f"| {MODELS[model]} | {clients} | {title}{_version(results, server)} |"
+                if server in rows:
+                    lines.append(f"{first} {' | '.join(_cells(rows[server]))} |")
+                elif server in results["missing"]:
+                    lines.append(f"{first} could not be installed | | | | | |")
+    lines += ["", *(f"- {MODELS[model]}: {_described(found)}." for model, found in results["models"].items())]
+    lines += ["", *(f"- {line}." for model, found in results["models"].items() for line in _against_best(model, found))]
+    settings = results["settings"]
+    lines += [
+        "",
+        f"Closed loops: each client sends its next request when the last one is answered. Medians over the rounds; in "
+        f"a round each server is started, answers 64 requests that are compared with the model's output, warms up for "
+        f"{settings['warmup_seconds']:g} s, is loaded for {settings['seconds']:g} s by each number of clients, and is "
+        "ended before the next one starts. The last column divides tfopt's throughput by the server's of the same "
+        "round. All have the same TensorFlow, the same SavedModel and batches of at most "
+        f"{settings['max_batch_size']}, get the same bytes of JSON over HTTP, and share the machine with the clients; "
+        "each batches as its documentation has it.",
+        "",
+        measured(results, "serving"),
+    ]
+    return "\n".join(lines)
+
+
+def _against_best(model: str, found: dict[str, Any]) -> list[str]:
+    """tfopt against the peer with the highest throughput, for each number of clients."""
+    lines = []
+    for clients, rows in found["summary"].items():
+        speeds = {name: row["throughput_per_second"]["median"] for name, row in rows.items() if name not in OWN}
+        best = max(speeds, key=speeds.__getitem__, default=None)
+        # Without an answer in any round there is nothing to compare with.
+        if best is None or rows[best]["tfopt_times"] is None or rows["tfopt"]["p99_ms"] is None:
+            continue
+        ours, theirs = (rows[name]["p99_ms"] for name in ("tfopt", best))
+        p99 = f"{ours['median']:.1f} against {theirs['median']:.1f} ms" if theirs else "not comparable"
+        lines.append(
+            f"{MODELS[model]}, {clients} client{'s' if clients != '1' else ''}: {NAMES[best]} is the best peer; "
+            f"tfopt has {rows[best]['tfopt_times']['median']:.2f}× its throughput, p99 {p99}"
+        )
+    return lines
+
+
+def _version(results: dict[str, Any], server: str) -> str:
+    versions = results["peers"].get(server, {})
+    return f" {next(iter(versions.values()))}" if versions else ""
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    speed, times = row["throughput_per_second"], row["tfopt_times"]
+    latencies = ["" if row[key] is None else f"{row[key]['median']:.1f}" for key in ("p50_ms", "p99_ms")]
+    failed = f"{row['errors']:,} of {row['requests']:,}" if row["errors"] else "0"
+    against = "" if times is None else f"{times['median']:.2f}× ({times['smallest']:.2f} – {times['largest']:.2f})"
+    return [f"{speed['median']:.1f}", f"{speed['smallest']:.1f} – {speed['largest']:.1f}", *latencies, failed, against]
+
+
+def _described(found: dict[str, Any]) -> str:
+    shape = " × ".join(map(str, found["input_shape"]))
+    rounds = len(found["rounds"])
+    return (
+        f"{found['parameters']:,} parameters, inputs of {shape}, {found['request_bytes'] / 1000:,.0f} kB a request; "
+        f"{rounds} round{'s' if rounds > 1 else ''}"
+    )
+
+
+RENDERERS = {"serving": ("docs/serving.md", render_serving)}
