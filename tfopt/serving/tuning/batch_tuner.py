@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -16,17 +14,17 @@ import numpy as np
 from tfopt.errors import BenchmarkError, ConfigError
 from tfopt.load.endpoint import Endpoint
 from tfopt.load.load import Load
-from tfopt.load.local_server import local_server
 from tfopt.load.measurement import measure_load, request_bodies
 from tfopt.load.model_inputs import read_inputs
 from tfopt.load.request_bodies import made_up, samples_of
 from tfopt.load.result import LoadResult
 from tfopt.model_folder import newest_version, served_model
-from tfopt.serving.batching import MODEL_BATCHING_FILE, BatchingParameters
+from tfopt.serving.batching import BatchingParameters
 from tfopt.serving.rebatching import set_batching
 from tfopt.serving.server.loaded_version import LoadedVersion
 from tfopt.serving.tuning.batching_simulation import SimulatedLoad, simulate
 from tfopt.serving.tuning.service_time import ServiceTime, measure_service_time
+from tfopt.serving.tuning.trial_servers import no_batching, trial_servers
 from tfopt.serving.tuning.tuning_report import MeasuredSetting, TuningReport
 
 __all__ = ["tune_batching"]
@@ -123,7 +121,7 @@ def tune_batching(
     assert folder is not None  # served_model has found it
     half = replace(load, seconds=seconds / 2)
     grid = _grid(max_batch_size)
-    with _servers(folder, name, {ALONE: _alone()}) as endpoints:
+    with trial_servers(folder, name, {ALONE: no_batching()}) as endpoints:
         endpoint = replace(endpoints[ALONE], signature=signature)
         bodies = request_bodies(endpoint, data)
         service_time = _service_time(folder, name, endpoint, data, max_batch_size)
@@ -147,7 +145,9 @@ def tune_batching(
     ranked = sorted(map(simulated, grid), key=lambda one: _promise(one.simulated, slo_ms), reverse=True)
     settings = {f"setting_{number}": one for number, one in enumerate(ranked[:FIRST_ROUND])}
     settings[ALONE] = simulated(None)
-    with _servers(folder, name, {key: one.parameters or _alone() for key, one in settings.items()}) as endpoints:
+    with trial_servers(
+        folder, name, {key: one.parameters or no_batching() for key, one in settings.items()}
+    ) as endpoints:
 
         def measure(key: str, load: Load) -> None:
             result = measure_load(replace(endpoints[key], signature=signature), bodies, load)
@@ -227,45 +227,6 @@ def _grid(max_batch_size: int) -> list[BatchingParameters]:
         for timeout in TIMEOUTS_MICROS
         for threads in sorted({1, _cores()})
     ]
-
-
-def _alone() -> BatchingParameters:
-    return BatchingParameters(
-        max_batch_size=1, allowed_batch_sizes=(1,), batch_timeout_micros=0, max_enqueued_batches=10_000
-    )
-
-
-@contextmanager
-def _servers(folder: Path, name: str, settings: Mapping[str, BatchingParameters]) -> Iterator[dict[str, Endpoint]]:
-    """A server for each number of threads, which models share, and in it the model once for each setting."""
-    with tempfile.TemporaryDirectory(prefix="tfopt-tuning-") as temporary:
-        groups: dict[int, list[str]] = {}
-        for key, parameters in settings.items():
-            groups.setdefault(parameters.num_batch_threads, []).append(key)
-            version = Path(temporary, str(parameters.num_batch_threads), f"{name}_{key}", "1")
-            version.mkdir(parents=True)
-            for file in folder.iterdir():
-                if file.name != MODEL_BATCHING_FILE:
-                    (version / file.name).symlink_to(file.resolve())
-            (version / MODEL_BATCHING_FILE).write_text(parameters.to_text())
-        endpoints = {}
-        with _started(Path(temporary), sorted(groups)) as addresses:
-            for threads, keys in groups.items():
-                for key in keys:
-                    endpoints[key] = Endpoint.of(f"{addresses[threads]}/v1/models/{name}_{key}")
-            yield endpoints
-
-
-@contextmanager
-def _started(temporary: Path, groups: list[int]) -> Iterator[dict[int, str]]:
-    if not groups:
-        yield {}
-        return
-    file = temporary / f"threads_{groups[0]}.txt"
-    file.write_text(replace(_alone(), num_batch_threads=groups[0]).to_text())
-    options = ("--batching-parameters", str(file), "--poll-seconds", "0")
-    with local_server(temporary / str(groups[0]), options=options) as server, _started(temporary, groups[1:]) as others:
-        yield {groups[0]: server.rest, **others}
 
 
 def _service_time(
