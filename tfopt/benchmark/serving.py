@@ -127,8 +127,8 @@ def benchmark_serving(
     Raises:
         ConfigError: if an argument is not usable.
         DataError: if the data does not fit the model, or no samples can be made up for it.
-        BenchmarkError: if the server does not answer, or refuses the first request.
-        MissingExtraError: if a server is to be started and the extra is not installed.
+        BenchmarkError: if the server does not answer, refuses the first request, or is to be started and cannot be,
+            as without the extra.
 
     Example:
         >>> benchmark_serving("localhost:8501")

@@ -87,7 +87,7 @@ def read_metadata(path: Path) -> tuple[ModelDescription, dict[str, bytes]] | Non
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 files = {name: archive.read(name) for name in archive.namelist()}
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, other packing, a password
             raise DataError(f"{path}: the files behind its metadata cannot be read ({error}).") from None
     return unpack_description(bytes(packed)), files
 

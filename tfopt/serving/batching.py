@@ -12,7 +12,7 @@ from google.protobuf import text_format, wrappers_pb2  # type: ignore[import-unt
 from tfopt.errors import ConfigError
 from tfopt.serving.proto_text import batching_parameters, parse_text
 
-__all__ = ["BATCHING_FILE", "MODEL_BATCHING_FILE", "BatchingParameters"]
+__all__ = ["BATCHING_FILE", "MODEL_BATCHING_FILE", "BatchingParameters", "usual_batch_sizes"]
 
 BATCHING_FILE = "batching_parameters.txt"
 """In a serving folder: how the server batches."""
@@ -23,6 +23,16 @@ MODEL_BATCHING_FILE = "batching_params.pbtxt"
 SERVER_DEFAULTS = {"max_batch_size": 1000, "batch_timeout_micros": 0, "max_enqueued_batches": 10}
 THREAD_POOL = ("num_batch_threads", "thread_pool_name")
 """What all models of a server share."""
+
+
+def usual_batch_sizes(largest: int) -> tuple[int, ...]:
+    """Powers of two up to the largest batch, and that itself: what batches are usually padded to.
+
+    Example:
+        >>> usual_batch_sizes(12)
+        (1, 2, 4, 8, 12)
+    """
+    return tuple(sorted({*(1 << power for power in range(largest.bit_length())), largest}))
 
 
 def _cpu_count() -> int:
@@ -127,8 +137,7 @@ class BatchingParameters:
         for size in sizes:
             _check_integer("each of allowed_batch_sizes", size, 1)
         if sizes and (list(sizes) != sorted(set(sizes)) or sizes[-1] != largest):
-            powers = [1 << power for power in range(largest.bit_length())]
-            usual = ", ".join(str(size) for size in sorted({*powers, largest}))
+            usual = ", ".join(map(str, usual_batch_sizes(largest)))
             last = "max_batch_size" if self.max_execution_batch_size is None else "max_execution_batch_size"
             raise ConfigError(
                 f"BatchingParameters: allowed_batch_sizes must increase and end with {last}={largest}. "

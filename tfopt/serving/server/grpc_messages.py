@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tensorflow_serving.apis import classification_pb2, inference_pb2, model_pb2, regression_pb2
 
+from tfopt.export.signature import SIGNATURE
 from tfopt.serving.server.prediction import Prediction
 from tfopt.serving.server.request_error import Code, RequestError
 
@@ -24,7 +25,6 @@ __all__ = [
     "wanted_outputs",
 ]
 
-DEFAULT_SIGNATURE = "serving_default"
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
 
@@ -39,7 +39,7 @@ def named_by(request: Any) -> dict[str, Any]:
         "name": spec.name,
         "version": spec.version.value if choice == "version" else None,
         "label": spec.version_label if choice == "version_label" else None,
-        "signature": spec.signature_name or DEFAULT_SIGNATURE,
+        "signature": spec.signature_name or SIGNATURE,
     }
 
 

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from tensorflow_serving.apis.input_pb2 import Input
 
+from tfopt.export.signature import SIGNATURE
 from tfopt.serving.server.batch_arrays import Arrays
 from tfopt.serving.server.examples import EXAMPLES, checked_classes, checked_values, serialized_examples
 from tfopt.serving.server.loaded_version import LoadedVersion
@@ -21,7 +22,6 @@ from tfopt.serving.server.served_model import ServedModel
 
 __all__ = ["Prediction", "Predictor"]
 
-DEFAULT_SIGNATURE = "serving_default"
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 
 
@@ -91,7 +91,7 @@ class Predictor:
         *,
         version: int | None = None,
         label: str | None = None,
-        signature: str = DEFAULT_SIGNATURE,
+        signature: str = SIGNATURE,
         deadline: float | None = None,
     ) -> Prediction:
         """Runs a signature on tensors.
@@ -120,7 +120,7 @@ class Predictor:
         *,
         version: int | None = None,
         label: str | None = None,
-        signature: str = DEFAULT_SIGNATURE,
+        signature: str = SIGNATURE,
         deadline: float | None = None,
     ) -> Prediction:
         """Runs a classify signature on tf.train.Examples; the arguments are those of `predict`.
@@ -133,9 +133,7 @@ class Predictor:
         """
         served = self._store.get(name, version=version, label=label)
         called = _example_signature(served, signature, CLASSIFY, "classification")
-        serialized = _serialized(examples)
-        prediction = await self._run(served, called, {EXAMPLES: serialized}, deadline)
-        return replace(prediction, outputs=checked_classes(prediction.outputs, count=len(serialized)))
+        return await self._run_examples(served, called, examples, deadline, checked_classes)
 
     async def regress(
         self,
@@ -144,7 +142,7 @@ class Predictor:
         *,
         version: int | None = None,
         label: str | None = None,
-        signature: str = DEFAULT_SIGNATURE,
+        signature: str = SIGNATURE,
         deadline: float | None = None,
     ) -> Prediction:
         """Runs a regress signature on tf.train.Examples; the arguments are those of `predict`.
@@ -157,9 +155,19 @@ class Predictor:
         """
         served = self._store.get(name, version=version, label=label)
         called = _example_signature(served, signature, REGRESS, "regression")
+        return await self._run_examples(served, called, examples, deadline, checked_values)
+
+    async def _run_examples(
+        self,
+        served: ServedModel,
+        signature: Signature,
+        examples: Input,
+        deadline: float | None,
+        checked: Callable[..., Arrays],
+    ) -> Prediction:
         serialized = _serialized(examples)
-        prediction = await self._run(served, called, {EXAMPLES: serialized}, deadline)
-        return replace(prediction, outputs=checked_values(prediction.outputs, count=len(serialized)))
+        prediction = await self._run(served, signature, {EXAMPLES: serialized}, deadline)
+        return replace(prediction, outputs=checked(prediction.outputs, count=len(serialized)))
 
     async def _run(
         self, served: ServedModel, signature: Signature, inputs: Mapping[str, np.ndarray], deadline: float | None

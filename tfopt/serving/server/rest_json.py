@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfopt.errors import MissingExtraError
+from tfopt.export.signature import SIGNATURE
 from tfopt.serving.server.request_error import Code, RequestError
 from tfopt.serving.server.rest_arrays import is_float, json_text
 
@@ -21,9 +22,8 @@ try:
 except ImportError as error:
     raise MissingExtraError("Serving over HTTP", extra="serving") from error
 
-__all__ = ["DEFAULT_SIGNATURE", "Layout", "dump_json", "json_value", "load_json", "predict_response", "signature_name"]
+__all__ = ["Layout", "dump_json", "json_value", "load_json", "predict_response", "signature_name"]
 
-DEFAULT_SIGNATURE = "serving_default"
 NOT_FINITE = {"nan": b"NaN", "inf": b"Infinity", "-inf": b"-Infinity"}
 
 
@@ -104,7 +104,7 @@ def signature_name(document: Mapping[str, Any]) -> str:
         raise _invalid(
             f"JSON Value: {json_text(document)} not formatted correctly. 'signature_name' key must be a string value."
         )
-    return name or DEFAULT_SIGNATURE
+    return name or SIGNATURE
 
 
 def dump_json(value: Any) -> bytes:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from tfopt.export.signature import SIGNATURE
 from tfopt.serving.server.loaded_version import Signature, TensorInfo
 from tfopt.serving.server.request_error import Code, RequestError
 from tfopt.serving.server.rest_arrays import array_from_json, is_base64, json_text
-from tfopt.serving.server.rest_json import DEFAULT_SIGNATURE, Layout, load_json, signature_name
+from tfopt.serving.server.rest_json import Layout, load_json, signature_name
 from tfopt.serving.server.rest_numbers import parse_numbers, read_numbers
 
 __all__ = ["PredictRequest", "predict_request"]
@@ -51,7 +52,7 @@ def predict_request(body: bytes, signature_of: Callable[[str], Signature]) -> Pr
     """
     parsed = parse_numbers(body)
     if parsed is not None:
-        name = parsed.signature or DEFAULT_SIGNATURE
+        name = parsed.signature or SIGNATURE
         arrays = read_numbers(parsed, body, signature_of(name).inputs)
         if arrays is not None:
             return PredictRequest(name, arrays, parsed.layout)

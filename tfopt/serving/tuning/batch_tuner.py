@@ -19,7 +19,7 @@ from tfopt.load.model_inputs import read_inputs
 from tfopt.load.request_bodies import made_up, samples_of
 from tfopt.load.result import LoadResult
 from tfopt.model_folder import newest_version, served_model
-from tfopt.serving.batching import BatchingParameters
+from tfopt.serving.batching import BatchingParameters, usual_batch_sizes
 from tfopt.serving.rebatching import set_batching
 from tfopt.serving.server.loaded_version import LoadedVersion
 from tfopt.serving.tuning.batching_simulation import SimulatedLoad, simulate
@@ -101,8 +101,7 @@ def tune_batching(
     Raises:
         ConfigError: if an argument is not usable, or the folder holds no such model.
         DataError: if the data does not fit the model, or none can be made up.
-        BenchmarkError: if the server cannot be started, or fails under the load.
-        MissingExtraError: if the extra `serving` is not installed.
+        BenchmarkError: if the server cannot be started, as without the extra `serving`, or fails under the load.
 
     Example:
         >>> tune_batching("absent_folder")
@@ -208,13 +207,8 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _sizes(max_batch_size: int) -> list[int]:
-    """Powers of two up to the largest batch, and that itself."""
-    return sorted({*(1 << power for power in range(max_batch_size.bit_length())), max_batch_size})
-
-
 def _grid(max_batch_size: int) -> list[BatchingParameters]:
-    sizes = _sizes(max_batch_size)
+    sizes = usual_batch_sizes(max_batch_size)
     return [
         BatchingParameters(
             max_batch_size=size,
@@ -246,7 +240,7 @@ def _service_time(
             endpoint.signature, {key: np.take(array, rows, axis=0, mode="wrap") for key, array in samples.items()}
         )
 
-    return measure_service_time(run, _sizes(max_batch_size), threads=sorted({1, _cores()}))
+    return measure_service_time(run, usual_batch_sizes(max_batch_size), threads=sorted({1, _cores()}))
 
 
 def _calibrated(service_time: ServiceTime, one: LoadResult, alone: LoadResult, load: Load) -> tuple[float, float]:

@@ -47,12 +47,12 @@ def trial_servers(folder: Path, name: str, settings: Mapping[str, BatchingParame
                 if file.name != MODEL_BATCHING_FILE:
                     (version / file.name).symlink_to(file.resolve())
             (version / MODEL_BATCHING_FILE).write_text(parameters.to_text())
-        endpoints = {}
         with _started(Path(temporary), sorted(groups)) as addresses:
-            for threads, keys in groups.items():
-                for key in keys:
-                    endpoints[key] = Endpoint.of(f"{addresses[threads]}/v1/models/{name}_{key}")
-            yield endpoints
+            yield {
+                key: Endpoint.of(f"{addresses[threads]}/v1/models/{name}_{key}")
+                for threads, keys in groups.items()
+                for key in keys
+            }
 
 
 @contextmanager
