@@ -39,6 +39,7 @@ ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "BENTOML_DO_NOT_TRACK": "True",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # 15 by default, which would give way to the clients on the same machine
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # as docs.ray.io has it, "Performance Tuning"
 }
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from compression_tables import measured
 
+from tfopt import BatchingParameters
+
 __all__ = ["RENDERERS"]
 
 NAMES = {
@@ -43,11 +45,16 @@ def render_serving(results: dict[str, Any]) -> str:
         "ended before the next one starts. The last column divides tfopt's throughput by the server's of the same "
         "round. All have the same TensorFlow, the same SavedModel and batches of at most "
         f"{settings['max_batch_size']}, get the same bytes of JSON over HTTP, and share the machine with the clients; "
-        "each batches as its documentation has it.",
+        "each runs one batch at a time and batches as its documentation has it; tfopt waits up to "
+        f"{_timeout_ms(settings['tfopt_batching']):g} ms for as many requests as there are clients.",
         "",
         measured(results, "serving"),
     ]
     return "\n".join(lines)
+
+
+def _timeout_ms(parameters: str) -> float:
+    return BatchingParameters.from_text(parameters).batch_timeout_micros / 1000
 
 
 def _against_best(model: str, found: dict[str, Any]) -> list[str]:
@@ -90,4 +97,47 @@ def _described(found: dict[str, Any]) -> str:
     )
 
 
-RENDERERS = {"serving": ("docs/serving.md", render_serving)}
+def render_batching_search(results: dict[str, Any]) -> str:
+    lines = [
+        "| model | answers within | setting of | setting | answers/s in time | of single rounds | p99, ms | found in |",
+        "|---|---:|---|---|---:|---:|---:|---:|",
+    ]
+    for model, found in results["models"].items():
+        best = max(found["best_of_grid"], key=lambda one: found["final"][one]["goodput_per_second"]["median"])
+        said = f"the search: {'do not batch' if found['chosen'] == 'no batching' else 'batch'}"
+        rows = [
+            (said, found["chosen"], f"{found['search_seconds']:.0f} s, {found['share_of_time']:.0%} of the grid's time")
+        ]
+        rows.append(("the grid's best", best, f"{found['grid']['seconds']:.0f} s"))
+        rows += [("no batching", "no batching", "")] if found["chosen"] != "no batching" else []
+        for whose, setting, spent in rows:
+            row = found["final"][setting]
+            speed = row["goodput_per_second"]
+            lines.append(
+                f"| {SEARCHED[model]} | {found['slo_ms']:.0f} ms | {whose} | {setting} | {speed['median']:.0f} "
+                f"| {speed['smallest']:.0f} – {speed['largest']:.0f} | {row['p99_ms']:.0f} | {spent} |"
+            )
+    lines += ["", *(f"- {SEARCHED[model]}: {_share(found)}." for model, found in results["models"].items())]
+    clients = ", ".join(sorted({str(found["clients"]) for found in results["models"].values()}))
+    lines += [
+        "",
+        f"{clients} clients in a closed loop. The grid: no batching, and batches of up to 2 to 64 with time-outs of 0, "
+        "1, 5 and 20 ms and one batch at a time or as many as cores, each measured as long and as often as the search "
+        "measures its last settings. Figures are of a comparison after it, in turns.",
+        "",
+        measured(results, "batching_search"),
+    ]
+    return "\n".join(lines)
+
+
+SEARCHED = {"dense": "4 × Dense(3200)", "small": "a small MLP", "attention": "two attention layers"}
+
+
+def _share(found: dict[str, Any]) -> str:
+    return f"the search's choice has {found['share_of_best']:.1%} of the throughput of the grid's best"
+
+
+RENDERERS = {
+    "serving": ("docs/serving.md", render_serving),
+    "batching_search": ("docs/serving.md", render_batching_search),
+}

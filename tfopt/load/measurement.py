@@ -91,7 +91,8 @@ def measure_load(
 
     Raises:
         ConfigError: if there are no bodies, or the extra that a protocol needs is missing.
-        BenchmarkError: if the first request or a client process fails, or `metrics_url` cannot be read.
+        BenchmarkError: if the first request or a client process fails, or `metrics_url` cannot be read when the
+            warm-up is over. A server that ends later is no error: its requests are counted as failed.
     """
     if not bodies:
         raise ConfigError("measure_load: expected at least one body of a request. Received: none.")
@@ -109,11 +110,14 @@ def measure_load(
             before = _page(endpoint, metrics_url)
             for client in clients:
                 _await_end(client, load, folder)
-            after = _page(endpoint, metrics_url)
+            try:
+                after = _page(endpoint, metrics_url)
+            except BenchmarkError:  # the server has ended meanwhile: what the clients saw is kept
+                after = {}
         finally:
             for client in clients:
                 _end(client)
-        return _read(endpoint, load, folder, statistics_between(before, after, model=endpoint.model))
+        return _read(endpoint, load, folder, statistics_between(before if after else {}, after, model=endpoint.model))
 
 
 def _page(endpoint: Endpoint, metrics_url: str | None) -> Page:

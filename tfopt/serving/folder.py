@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -16,7 +17,9 @@ from tfopt.errors import ConfigError
 from tfopt.export.image_bytes import BYTES_SIGNATURE, ImageBytes
 from tfopt.export.saved_model import SavedModelSignature, input_specs, write_saved_model
 from tfopt.export.signature import SIGNATURE
+from tfopt.interop.tfmot import in_keras_3
 from tfopt.serving.batching import MODEL_BATCHING_FILE, BatchingParameters
+from tfopt.serving.in_graph_batching import batched_call, check_in_graph
 from tfopt.serving.models_config import MODELS_FILE, ServedVersions, with_model
 from tfopt.serving.server_files import present_versions, read_file, server_batching, write_server_files
 from tfopt.serving.warmup import WarmupSignature, replay_warmup_requests, write_warmup_requests
@@ -39,6 +42,7 @@ def export_serving(
     image_bytes: ImageBytes | None = None,
     served_versions: ServedVersions | None = None,
     labels: Mapping[str, int] | None = None,
+    in_graph_batching: BatchingParameters | None = None,
 ) -> Artifact:
     r"""Writes a model as a folder that TF Serving loads, and checks that it answers as Keras does.
 
@@ -76,6 +80,8 @@ def export_serving(
             those and no others, or "all". Default: what models.config says, or the latest for a new model.
         labels: names for versions, such as `{"stable": 1, "canary": 2}`, which requests may use; the versions must be
             served. Labels that are there stay.
+        in_graph_batching: makes the SavedModel batch the calls that meet in one process, for servers that do not batch
+            (TF Serving without --enable_batching, or a program of your own with many threads). Default: it does not.
 
     Returns:
         The artifact of the version folder: `Artifact.load` reads it back.
@@ -105,7 +111,7 @@ def export_serving(
 
     References: tensorflow.org/tfx/serving/serving_config; keras.io/api/models/model_saving_apis/export.
     """
-    check_model(model)
+    model = check_model(in_keras_3(model))
     directory = Path(directory)
     name = _checked_name(model.name if name is None else name)
     folder = directory / name / str(_checked_version(version))
@@ -127,6 +133,10 @@ def export_serving(
         labels=labels,
         present={*present_versions(folder.parent), version},
     )
+    around = None
+    if in_graph_batching:
+        check_in_graph(in_graph_batching, largest=max(parameters.warmup_batch_sizes))
+        around = partial(batched_call, parameters=in_graph_batching)
     samples = None
     if data is not None:  # read once: it may be a long tf.data.Dataset
         limit = max(parameters.warmup_batch_sizes)
@@ -137,7 +147,7 @@ def export_serving(
         write_whole(folder) as temporary,
         Console(stderr=True, force_jupyter=False).status(f"Writing version {version} of {name} for TF Serving"),
     ):
-        signature = write_saved_model(model, temporary, data=data, image_bytes=image_bytes)
+        signature = write_saved_model(model, temporary, data=data, image_bytes=image_bytes, around=around)
         write_warmup_requests(
             temporary,
             model=name,

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -87,7 +88,7 @@ def test_a_lone_request_runs_at_once_however_long_others_would_be_waited_for(exe
 def test_requests_gather_while_a_batch_runs_and_go_when_it_ends(executor: ThreadPoolExecutor) -> None:
     async def scenario() -> None:
         model = GatedModel()
-        batcher = Batcher(model, parameters(), executor)
+        batcher = Batcher(model, parameters(batch_timeout_micros=1000), executor)
         answers = [start(batcher, 1)]
         assert await model.batch() == [1]
         answers += [start(batcher, 2), start(batcher, 3)]
@@ -112,6 +113,43 @@ def test_requests_that_arrive_together_run_together(executor: ThreadPoolExecutor
     asyncio.run(scenario())
 
 
+def test_who_were_answered_together_are_waited_for(executor: ThreadPoolExecutor) -> None:
+    async def scenario() -> None:
+        model = GatedModel()
+        batcher = Batcher(model, parameters(), executor)
+        answers = [start(batcher, value) for value in (1, 2, 3)]
+        model.gate.release(3)
+        assert await model.batch() == [1, 2, 3]
+        await asyncio.gather(*answers)
+        answers = []
+        for value in (4, 5):
+            answers.append(start(batcher, value))
+            await settled()
+            assert model.started.empty()  # though nothing runs
+        answers.append(start(batcher, 6))
+        assert await model.batch() == [4, 5, 6]
+        await asyncio.gather(*answers)
+
+    asyncio.run(scenario())
+
+
+def test_who_does_not_come_back_is_waited_for_once(executor: ThreadPoolExecutor) -> None:
+    async def scenario() -> None:
+        model = GatedModel()
+        batcher = Batcher(model, parameters(batch_timeout_micros=500_000), executor)
+        model.gate.release(3)
+        await asyncio.gather(*(start(batcher, value) for value in (1, 2, 3)))
+        seconds = []
+        for value in (4, 5):
+            begun = time.perf_counter()
+            await start(batcher, value)
+            seconds.append(time.perf_counter() - begun)
+        assert seconds[0] >= 0.45 > seconds[1]
+        assert [await model.batch() for _ in range(3)] == [[1, 2, 3], [4], [5]]
+
+    asyncio.run(scenario())
+
+
 def test_a_free_thread_takes_a_full_batch_and_leaves_the_others_to_gather(executor: ThreadPoolExecutor) -> None:
     async def scenario() -> None:
         model = GatedModel()
@@ -125,8 +163,9 @@ def test_a_free_thread_takes_a_full_batch_and_leaves_the_others_to_gather(execut
         assert await model.batch() == [1, 2, 3, 4]
         await settled()
         assert model.started.empty()
+        answers += [start(batcher, value) for value in (6, 7, 8)]
         model.gate.release(3)
-        assert await model.batch() == [5]
+        assert await model.batch() == [5, 6, 7, 8]
         await asyncio.gather(*answers)
 
     asyncio.run(scenario())
@@ -172,7 +211,7 @@ def test_batches_are_padded_to_an_allowed_size_with_their_first_row(executor: Th
     pauses=st.lists(st.integers(0, 4), min_size=6, max_size=6),
     allowed=st.sampled_from([(), (8,), (1, 3, 8)]),
     threads=st.integers(1, 3),
-    timeout=st.sampled_from([0, 100, FOREVER_MICROS]),
+    timeout=st.sampled_from([0, 100, 2000]),
     splitting=st.booleans(),
 )
 def test_each_caller_gets_its_own_rows_in_any_order_of_arrival(
@@ -248,7 +287,7 @@ def test_a_full_queue_refuses_and_answers_those_it_has(executor: ThreadPoolExecu
 def test_a_deadline_that_passes_in_the_queue_means_that_it_is_not_run(executor: ThreadPoolExecutor) -> None:
     async def scenario() -> None:
         model, now = GatedModel(), asyncio.get_running_loop().time()
-        batcher = Batcher(model, parameters(), executor)
+        batcher = Batcher(model, parameters(batch_timeout_micros=1000), executor)
         first = start(batcher, 1)
         assert await model.batch() == [1]
         late = start(batcher, 2, deadline=now + 0.02)
@@ -302,7 +341,7 @@ def test_a_cancelled_request_leaves_the_queue(executor: ThreadPoolExecutor) -> N
 def test_cancelling_a_request_that_runs_harms_no_neighbour(executor: ThreadPoolExecutor) -> None:
     async def scenario() -> None:
         model = GatedModel()
-        batcher = Batcher(model, parameters(), executor)
+        batcher = Batcher(model, parameters(batch_timeout_micros=1000), executor)
         killed, other = start(batcher, 1), start(batcher, 2)
         assert await model.batch() == [1, 2]
         killed.cancel()
@@ -320,7 +359,7 @@ def test_a_failing_batch_fails_its_requests_and_no_others(executor: ThreadPoolEx
         return inputs
 
     async def scenario() -> None:
-        batcher = Batcher(model, parameters(), executor)
+        batcher = Batcher(model, parameters(batch_timeout_micros=1000), executor)
         bad, neighbour = start(batcher, -1), start(batcher, 1)
         await refused(bad, Code.INVALID_ARGUMENT, "no negative numbers")
         await refused(neighbour, Code.INVALID_ARGUMENT, "no negative numbers")
@@ -334,7 +373,7 @@ def test_a_failing_batch_fails_its_requests_and_no_others(executor: ThreadPoolEx
 
 def test_nan_is_an_answer(executor: ThreadPoolExecutor) -> None:
     async def scenario() -> None:
-        batcher = Batcher(lambda inputs: {"y": inputs["x"] + 1}, parameters(), executor)
+        batcher = Batcher(lambda inputs: {"y": inputs["x"] + 1}, parameters(batch_timeout_micros=1000), executor)
         answers = await asyncio.gather(start(batcher, np.nan), start(batcher, 1))
         np.testing.assert_array_equal(np.concatenate([answer["y"] for answer in answers]), [np.nan, 2])
 
@@ -347,7 +386,7 @@ def test_an_unexpected_error_is_internal(executor: ThreadPoolExecutor, fails: Ex
         raise fails
 
     async def scenario() -> None:
-        batcher = Batcher(model, parameters(), executor)
+        batcher = Batcher(model, parameters(batch_timeout_micros=1000), executor)
         await refused(start(batcher, 1), Code.INTERNAL, type(fails).__name__)
         await batcher.drain()
 
@@ -356,7 +395,7 @@ def test_an_unexpected_error_is_internal(executor: ThreadPoolExecutor, fails: Ex
 
 def test_an_output_without_a_batch_axis_is_refused(executor: ThreadPoolExecutor) -> None:
     async def scenario() -> None:
-        batcher = Batcher(lambda inputs: {"y": inputs["x"].sum()}, parameters(), executor)
+        batcher = Batcher(lambda inputs: {"y": inputs["x"].sum()}, parameters(batch_timeout_micros=1000), executor)
         await refused(start(batcher, 1), Code.FAILED_PRECONDITION, "has 0 dimensions")
 
     asyncio.run(scenario())

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -254,29 +255,58 @@ def test_bytes_that_are_no_message_end_one_call_only(channel: grpc.Channel) -> N
     assert prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(grpc_request(ROW), timeout=60)
 
 
-def test_two_hundred_connections_at_once_get_each_their_own_answer(server: Started) -> None:
+def ask_at_once(server: Started, count: int) -> list[tuple[int, Any]]:
+    """Status and answer of so many requests, each on a connection of its own; all are open before the first one."""
     host, port = server.rest.split(":")
 
-    async def ask(number: int, everyone: asyncio.Barrier) -> list[float]:
+    async def ask(number: int, everyone: asyncio.Barrier, dialling: asyncio.Semaphore) -> tuple[int, Any]:
         model = ("scale", "other")[number % 2]
         body = json.dumps({"instances": [[number, -number]]}).encode()
-        reader, writer = await asyncio.open_connection(host, int(port))
-        await everyone.wait()  # all connections are open before the first request
+        async with dialling:  # fewer at a time than the server's backlog
+            reader, writer = await asyncio.open_connection(host, int(port))
+        await everyone.wait()
         writer.write(b"POST /v1/models/%b:predict HTTP/1.1\r\nHost: x\r\n" % model.encode())
         writer.write(b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
         head, _, answer = (await reader.read()).partition(b"\r\n\r\n")
         writer.close()
         await writer.wait_closed()
-        assert head.startswith(b"HTTP/1.1 200"), answer
-        return json.loads(answer)["predictions"][0]
+        return int(head.split()[1]), json.loads(answer)
 
-    async def ask_all() -> list[list[float]]:
-        everyone = asyncio.Barrier(200)
-        return await asyncio.wait_for(asyncio.gather(*(ask(number, everyone) for number in range(200))), 60)
+    async def ask_all() -> list[tuple[int, Any]]:
+        everyone, dialling = asyncio.Barrier(count), asyncio.Semaphore(200)
+        asked = asyncio.gather(*(ask(number, everyone, dialling) for number in range(count)))
+        return await asyncio.wait_for(asked, TIME_LIMIT_SECONDS)
 
-    answers = asyncio.run(ask_all())
-    factors = [(2, 10)[number % 2] for number in range(200)]
-    assert answers == [[number * factor, -number * factor] for number, factor in enumerate(factors)]
+    return asyncio.run(ask_all())
+
+
+def scaled(number: int) -> dict[str, list[list[float]]]:
+    factor = (2, 10)[number % 2]
+    return {"predictions": [[number * factor, -number * factor]]}
+
+
+def test_two_hundred_connections_at_once_get_each_their_own_answer(server: Started) -> None:
+    assert ask_at_once(server, 200) == [(200, scaled(number)) for number in range(200)]
+
+
+@pytest.mark.slow
+def test_ten_thousand_open_connections_are_answered_or_refused_in_words(server: Started) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 10_500:
+        pytest.skip(f"10,000 connections need as many open files; the limit here is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 10_500), hard))
+    try:
+        answers = ask_at_once(server, 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for number, (status, answer) in enumerate(answers):
+        if status == 200:
+            assert answer == scaled(number)
+        else:
+            assert status == 503
+            assert "The batch scheduling queue to which this task was submitted is full" in answer["error"]
+    assert sum(status == 200 for status, _ in answers) > 200
+    assert server.predict("scale", {"instances": [[1.0, 2.0]]}).json() == {"predictions": [[2.0, 4.0]]}
 
 
 def test_a_new_version_takes_over_without_a_lost_request(server: Started, folder: Path) -> None:

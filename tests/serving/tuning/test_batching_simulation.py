@@ -33,10 +33,16 @@ def test_one_client_is_answered_at_once():
 
 
 def test_a_flat_curve_serves_all_clients_in_two_halves_in_turns():
-    # While one half runs the other waits, and none waits where nothing runs.
+    # While one half runs the other waits, and none waits for others where nothing runs.
     found = simulate(FLAT, batched(16), clients=16)
     assert found.throughput_per_second == pytest.approx(800, rel=0.05)
     assert found.mean_batch_size == pytest.approx(8, rel=0.05)
+
+
+def test_who_may_wait_goes_with_all_others():
+    found = simulate(FLAT, batched(16, timeout=100_000), clients=16)
+    assert found.throughput_per_second == pytest.approx(1600, rel=0.05)
+    assert found.mean_batch_size == pytest.approx(16, rel=0.05)
 
 
 def test_a_steep_curve_gains_nothing():
@@ -56,6 +62,14 @@ def test_an_open_queue_waits_as_pollaczek_and_khinchine_say():
 def test_the_event_loop_is_a_bottleneck_of_its_own():
     found = simulate(FLAT, batched(64, threads=2), clients=64, handling_ms=2.0)
     assert found.throughput_per_second == pytest.approx(500, rel=0.05)
+
+
+def test_what_a_batch_costs_the_event_loop_is_paid_once_for_all_its_requests():
+    quick = ServiceTime({1: 0.1, 64: 0.1})
+    alone = simulate(quick, None, clients=64, dispatch_ms=1.0)
+    together = simulate(quick, batched(16, timeout=100_000), clients=64, dispatch_ms=1.0)
+    assert alone.throughput_per_second == pytest.approx(1000, rel=0.05)
+    assert together.throughput_per_second > 10 * alone.throughput_per_second
 
 
 def test_side_by_side_batches_slow_each_other():

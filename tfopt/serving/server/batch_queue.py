@@ -121,6 +121,11 @@ class BatchQueue:
     def __len__(self) -> int:
         return len(self._batches)
 
+    @property
+    def requests(self) -> int:
+        """How many requests wait; one that is split counts in each batch it is in."""
+        return sum(len(batch.parts) for batch in self._batches)
+
     def add(self, request: Request) -> list[Batch]:
         """Adds a request, and returns the batches that it begins.
 

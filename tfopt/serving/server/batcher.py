@@ -1,4 +1,4 @@
-"""Requests gathered into batches and run in threads: TF Serving's rules, but nothing waits while no batch runs."""
+"""Requests gathered into batches and run in threads: TF Serving's rules, but no request waits for nobody."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ class BatchRecord:
 class Batcher:
     """Gathers the requests of one signature into batches and runs these in threads.
 
-    A batch starts when one of `num_batch_threads` is free and it is full, has waited `batch_timeout_micros`, or no
-    other batch of this signature runs: waiting for company pays only while there is something to wait for, so that
-    a lone client meets no delay. Batches are padded to an allowed size by repeating their first row.
+    A batch starts when one of `num_batch_threads` is free and it is full or has waited `batch_timeout_micros`; or when
+    no other batch of this signature runs and it has as many requests as were answered or waiting when the last one
+    ended: so many clients there are, and they come back one after another, while a lone client meets no delay. Batches
+    are padded to an allowed size by repeating their first row.
 
     Use it within one event loop; only `run` is called in other threads.
 
@@ -82,6 +83,7 @@ class Batcher:
         self._on_batch = on_batch
         self._queue = BatchQueue(parameters) if parameters else None
         self._running = 0
+        self._company = 1  # requests that the last batch answered, or that waited when it ended
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
@@ -147,7 +149,7 @@ class Batcher:
         if self._queue is None or self._parameters is None:
             return
         while self._running < self._parameters.num_batch_threads:
-            batch = self._queue.take(unripe=not self._running)
+            batch = self._queue.take(unripe=not self._running and self._queue.requests >= self._company)
             if batch is None:
                 return
             self._start(batch)
@@ -206,6 +208,8 @@ class Batcher:
                 request.answer.set_exception(_copied(error))
             elif (outputs := request.outputs()) is not None:
                 request.answer.set_result(outputs)
+        if self._queue is not None:
+            self._company = len(batch.parts) + self._queue.requests
         self._dispatch()
         if not self._running and not self._queue:
             self._idle.set()

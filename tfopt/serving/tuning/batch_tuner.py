@@ -23,6 +23,7 @@ from tfopt.serving.batching import BatchingParameters, usual_batch_sizes
 from tfopt.serving.rebatching import set_batching
 from tfopt.serving.server.loaded_version import LoadedVersion
 from tfopt.serving.tuning.batching_simulation import SimulatedLoad, simulate
+from tfopt.serving.tuning.calibration import calibrated
 from tfopt.serving.tuning.service_time import ServiceTime, measure_service_time
 from tfopt.serving.tuning.trial_servers import no_batching, trial_servers
 from tfopt.serving.tuning.tuning_report import MeasuredSetting, TuningReport
@@ -36,7 +37,8 @@ LAST_ROUND = 3
 LEAST_GAIN = 0.05
 """Over no batching; less is not worth another thing to configure."""
 SIMULATED_SECONDS = 3.0
-ALONE = "alone"
+ALONE, TOGETHER = "alone", "together"
+"""The servers that are measured first: without batching, and with the largest batches."""
 
 
 @dataclass
@@ -78,8 +80,9 @@ def tune_batching(
 
     Use it on the machine, or one like it, that will serve the model, with the load that is expected. The time of
     batches of several sizes is measured first; a simulation of the scheduler, calibrated with a server that does not
-    batch, ranks all settings; the best six are measured on real servers, then the best three beside no batching, in
-    turns. Servers are `tfopt serve`, whose scheduler has TF Serving's parameters but does not wait where nothing runs.
+    batch and one of the largest batches, ranks all settings; the best six are measured on real servers, then the best
+    three beside no batching, in turns. Servers are `tfopt serve`, whose scheduler has TF Serving's parameters but
+    waits, where nothing runs, only for as many requests as there are clients.
 
     Args:
         directory: a folder of models as `export_serving` writes it, of one model, or of one version.
@@ -120,13 +123,15 @@ def tune_batching(
     assert folder is not None  # served_model has found it
     half = replace(load, seconds=seconds / 2)
     grid = _grid(max_batch_size)
-    with trial_servers(folder, name, {ALONE: no_batching()}) as endpoints:
+    largest = grid[-1]
+    with trial_servers(folder, name, {ALONE: no_batching(), TOGETHER: largest}) as endpoints:
         endpoint = replace(endpoints[ALONE], signature=signature)
         bodies = request_bodies(endpoint, data)
         service_time = _service_time(folder, name, endpoint, data, max_batch_size)
         one = measure_load(endpoint, bodies, Load(clients=1, seconds=seconds / 2, warmup_seconds=0.5))
         alone = measure_load(endpoint, bodies, half)
-    handling_ms, round_trip_ms = _calibrated(service_time, one, alone, load)
+        together = measure_load(replace(endpoints[TOGETHER], signature=signature), bodies, half)
+    overhead = calibrated(service_time, one, alone, together, largest, threads=_cores())
 
     def simulated(parameters: BatchingParameters | None) -> _Setting:
         found = simulate(
@@ -134,8 +139,9 @@ def tune_batching(
             parameters,
             clients=load.clients,
             rate_per_second=load.rate_per_second,
-            handling_ms=handling_ms,
-            round_trip_ms=round_trip_ms,
+            handling_ms=overhead.handling_ms,
+            dispatch_ms=overhead.dispatch_ms,
+            round_trip_ms=overhead.round_trip_ms,
             threads=_cores(),
             seconds=SIMULATED_SECONDS,
         )
@@ -208,16 +214,15 @@ def _cores() -> int:
 
 
 def _grid(max_batch_size: int) -> list[BatchingParameters]:
-    sizes = usual_batch_sizes(max_batch_size)
     return [
         BatchingParameters(
             max_batch_size=size,
             batch_timeout_micros=timeout,
             num_batch_threads=threads,
             max_enqueued_batches=1000,  # nothing is refused while the settings are compared
-            allowed_batch_sizes=tuple(one for one in sizes if one <= size),
+            allowed_batch_sizes=usual_batch_sizes(size),
         )
-        for size in sizes[1:]
+        for size in usual_batch_sizes(max_batch_size)[1:]
         for timeout in TIMEOUTS_MICROS
         for threads in sorted({1, _cores()})
     ]
@@ -241,33 +246,6 @@ def _service_time(
         )
 
     return measure_service_time(run, usual_batch_sizes(max_batch_size), threads=sorted({1, _cores()}))
-
-
-def _calibrated(service_time: ServiceTime, one: LoadResult, alone: LoadResult, load: Load) -> tuple[float, float]:
-    """Milliseconds of the event loop for a request, and of its way to the server and back.
-
-    The loop's part is what makes the simulated server without batching as fast as the real one; the rest of what one
-    client waits for, beside the model, is the way.
-    """
-    outside_ms = max((one.p50_ms or 0.0) - service_time.of(1), 0.0)
-    least, most = 0.0, outside_ms
-    if load.clients is not None:
-        for _ in range(12):
-            middle = (least + most) / 2
-            found = simulate(
-                service_time,
-                None,
-                clients=load.clients,
-                handling_ms=middle,
-                round_trip_ms=outside_ms - middle,
-                threads=_cores(),
-                seconds=SIMULATED_SECONDS / 3,
-            )
-            if found.throughput_per_second > alone.throughput_per_second:
-                least = middle
-            else:
-                most = middle
-    return least, outside_ms - least
 
 
 def _throughput(result: LoadResult, slo_ms: float | None) -> float:

@@ -44,6 +44,7 @@ def simulate(
     clients: int | None = None,
     rate_per_second: float | None = None,
     handling_ms: float = 0.0,
+    dispatch_ms: float = 0.0,
     round_trip_ms: float = 0.0,
     threads: int = 2,
     seconds: float = 10.0,
@@ -52,8 +53,8 @@ def simulate(
     """Simulates requests of one sample against a batching server.
 
     Use it to compare many settings in milliseconds each; measure the best of them for real, as `tune_batching` does.
-    The server handles requests one after another (decoding, in one event loop), gathers them while batches run, and
-    runs one at once when nothing runs; batches that run side by side slow each other as `service_time` tells.
+    The server handles requests one after another (decoding, in one event loop) and batches them as `tfopt serve` does;
+    batches that run side by side slow each other as `service_time` tells.
 
     Args:
         service_time: how long batches take.
@@ -61,6 +62,7 @@ def simulate(
         clients: how many wait for an answer before they ask again (a closed loop); or
         rate_per_second: requests that arrive whatever the server does (an open loop, Poisson).
         handling_ms: of the event loop for one request.
+        dispatch_ms: of the event loop for one batch, beside its requests.
         round_trip_ms: of a request outside the server: the client and the network.
         threads: that run requests where `parameters` is None.
         seconds: of simulated time.
@@ -82,7 +84,7 @@ def simulate(
             "simulate: expected one of clients and rate_per_second, and it positive. "
             f"Received: clients={clients}, rate_per_second={rate_per_second}."
         )
-    return _Simulation(service_time, parameters, handling_ms, round_trip_ms, threads, seconds, seed).run(
+    return _Simulation(service_time, parameters, handling_ms, dispatch_ms, round_trip_ms, threads, seconds, seed).run(
         clients, rate_per_second
     )
 
@@ -95,13 +97,14 @@ class _Simulation:
         service_time: ServiceTime,
         parameters: BatchingParameters | None,
         handling_ms: float,
+        dispatch_ms: float,
         round_trip_ms: float,
         threads: int,
         seconds: float,
         seed: int,
     ) -> None:
         self.service_time, self.parameters = service_time, parameters
-        self.handling_ms, self.round_trip_ms = handling_ms, round_trip_ms
+        self.handling_ms, self.dispatch_ms, self.round_trip_ms = handling_ms, dispatch_ms, round_trip_ms
         self.threads = parameters.num_batch_threads if parameters else threads
         self.largest = parameters.max_batch_size if parameters else 1
         self.linger_ms = parameters.batch_timeout_micros / 1000 if parameters else 0.0
@@ -111,7 +114,7 @@ class _Simulation:
         self.order = itertools.count()  # so that events of one moment keep their order
         self.events: list[tuple[float, int, int, list[float]]] = []
         self.queue: deque[tuple[float, float]] = deque()  # (when it was queued, when it was sent)
-        self.loop_free_ms, self.busy = 0.0, 0
+        self.loop_free_ms, self.busy, self.company = 0.0, 0, 1
         self.latencies: list[float] = []
         self.batches: list[int] = []
         self.refused = 0
@@ -154,6 +157,7 @@ class _Simulation:
 
     def _answer(self, now: float, sent: list[float], *, again: bool) -> None:
         self.busy -= 1
+        self.company = len(sent) + len(self.queue)
         for moment in sent:
             self.latencies.append(now - moment + self.round_trip_ms)
             if again:
@@ -162,13 +166,15 @@ class _Simulation:
     def _dispatch(self, now: float) -> None:
         while self.queue and self.busy < self.threads:
             overdue = now >= self.queue[0][0] + self.linger_ms
-            if self.busy and len(self.queue) < self.largest and not overdue:
+            enough = self.largest if self.busy else min(self.company, self.largest)
+            if len(self.queue) < enough and not overdue:
                 return
             batch = [self.queue.popleft()[1] for _ in range(min(self.largest, len(self.queue)))]
             self.busy += 1
             self.batches.append(len(batch))
             spent = self.service_time.of(self._padded(len(batch)), side_by_side=self.busy)
-            self._schedule(now + spent, _DONE, batch)
+            self.loop_free_ms = max(now, self.loop_free_ms) + self.dispatch_ms
+            self._schedule(self.loop_free_ms + spent if self.dispatch_ms else now + spent, _DONE, batch)
 
     def _padded(self, size: int) -> int:
         allowed = self.parameters.allowed_batch_sizes if self.parameters else ()
