@@ -1,8 +1,13 @@
 """The load benchmark: what it is given, what it starts, what it tells."""
 
 import json
+import math
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import keras
@@ -61,6 +66,85 @@ def test_the_command_line_loads_one_address_or_folder(tmp_path: Path) -> None:
     assert f"Expected a folder of models. Received: {tmp_path}" in str(empty.exception)
     wrong = CliRunner().invoke(app, ["benchmark", "http://host/m"])
     assert "expected http://HOST:8501/v1/models/NAME" in str(wrong.exception)
+
+
+class MortalServer(ThreadingHTTPServer):
+    """Answers predictions as TF Serving does, until some seconds after the first one."""
+
+    life_seconds, begin = math.inf, math.inf
+
+    def end(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class Answers(BaseHTTPRequestHandler):
+    server: MortalServer
+
+    def do_GET(self) -> None:
+        sizes = [{"size": "-1", "name": ""}, {"size": "3", "name": ""}]
+        x = {"dtype": "DT_FLOAT", "tensor_shape": {"dim": sizes, "unknown_rank": False}, "name": "x:0"}
+        signature = {"inputs": {"x": x}, "outputs": {}, "method_name": "tensorflow/serving/predict"}
+        self._say({"metadata": {"signature_def": {"signature_def": {"serving_default": signature}}}})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.begin = min(self.server.begin, time.monotonic())
+        if time.monotonic() - self.server.begin >= self.server.life_seconds:
+            threading.Thread(target=self.server.end).start()
+            return  # without an answer, as a server that dies
+        time.sleep(0.002)
+        self._say({"predictions": [[1.0]]})
+
+    def _say(self, content: dict[str, object]) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def mortal_server() -> Iterator[MortalServer]:
+    server = MortalServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.end()
+    thread.join(10)
+
+
+@pytest.mark.parametrize("metrics_url", [None, "http://127.0.0.1:{port}/metrics"])
+def test_a_server_that_dies_in_the_middle_leaves_what_was_measured(
+    mortal_server: MortalServer, tmp_path: Path, metrics_url: str | None
+) -> None:
+    port = mortal_server.server_port
+    mortal_server.life_seconds = 2.0  # in the midst of the first load, which is measured from the first second on
+    report = benchmark_serving(
+        f"http://127.0.0.1:{port}/v1/models/m",
+        clients=(1, 2),
+        seconds=2.0,
+        metrics_url=metrics_url and metrics_url.format(port=port),
+    )
+    (first,) = report.results
+    assert 0 < first.errors["connection error"] < first.requests
+    assert first.server.batch_sizes is None
+    assert report.failure is not None
+    assert report.failure.startswith("closed loop, 2 clients: http://127.0.0.1")
+    assert "the first request failed with connection error" in report.failure
+    assert f"not measured to the end: {report.failure}" in str(report)
+    written = json.loads(report.save(tmp_path).read_text())
+    assert written["failure"] == report.failure
+    assert len(written["results"]) == 1
+
+
+def test_a_server_that_is_dead_from_the_start_is_an_error(mortal_server: MortalServer) -> None:
+    mortal_server.life_seconds = 0.0
+    with pytest.raises(BenchmarkError, match="the first request failed with connection error"):
+        benchmark_serving(f"http://127.0.0.1:{mortal_server.server_port}/v1/models/m", clients=(1, 2), seconds=0.1)
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
 import gc
+import os
 from collections import Counter
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfopt.benchmark import pinning
+from tfopt.benchmark.pinning import on_core, quiet_core
 from tfopt.benchmark.protocol import measure
 
 
@@ -63,15 +65,24 @@ def test_warm_up_that_does_not_settle_ends_in_time_and_says_so():
     assert not timing.settled
 
 
-def test_candidates_take_turns_and_each_begins_a_round():
+def test_candidates_take_turns_and_each_comes_after_each_of_the_others():
     clock = Clock()
     names = ["a", "b", "c"]
-    measure({name: clock.candidate(name, 1000) for name in names}, repeats=30, seconds=0, clock=clock)
+    measure({name: clock.candidate(name, 1000) for name in names}, repeats=20, seconds=0, clock=clock)
     recorded = clock.log[30:]  # ten calls of warm-up each
-    turns = [recorded[0]] + [after for before, after in pairwise(recorded) if before != after]
-    # The last of a round may begin the next one: then its two turns look like one.
-    assert turns[:7] == ["a", "b", "c", "b", "c", "a", "c"]
-    assert set(Counter(recorded).values()) == {30 + 2 * 10}
+    turns = recorded[::3]  # one recorded call a turn, after two that are not
+    assert recorded == [name for name in turns for _ in range(3)]
+    rounds = ["".join(turns[begin : begin + 3]) for begin in range(0, 60, 3)]
+    assert rounds[:6] == ["abc", "cba", "bca", "acb", "cab", "bac"]
+    assert Counter(turns) == dict.fromkeys(names, 20)
+
+
+@pytest.mark.parametrize("repeats", [1, 7, 20, 33, 100])
+def test_as_many_calls_are_recorded_as_asked_for_spread_over_the_rounds(repeats):
+    clock = Clock()
+    timing = measure({"a": clock.candidate("a", 1000)}, repeats=repeats, seconds=0, clock=clock)["a"]
+    assert timing.repeats == repeats
+    assert len(timing.round_medians_ms) == min(20, repeats)
 
 
 def test_slow_and_fast_candidates_are_both_recorded_for_the_time_asked_for():
@@ -80,6 +91,108 @@ def test_slow_and_fast_candidates_are_both_recorded_for_the_time_asked_for():
     timings = measure(calls, repeats=10, seconds=0.5, clock=clock)
     assert timings["slow"].repeats == 50
     assert timings["fast"].repeats == 500
+
+
+def test_a_stall_costs_other_rounds_nothing():
+    clock = Clock()
+    durations = [1_000_000] * 10 + [1_000_000, 1_000_000, 500_000_000] + [1_000_000] * 3000
+    timing = measure({"a": clock.candidate("a", durations)}, repeats=20, seconds=0.1, clock=clock)["a"]
+    assert len(timing.round_medians_ms) == 20
+    assert timing.round_medians_ms[0] == 500
+    assert set(timing.round_medians_ms[1:]) == {1.0}
+    assert timing.p50_ms == 1.0
+    assert 0 < timing.outliers < 0.02
+
+
+def test_the_interval_holds_the_median_and_widens_with_the_spread_of_rounds():
+    def timed(spread):
+        clock, noise = Clock(), np.random.default_rng(0)
+        rounds = [int(1e6 * (1 + spread * noise.uniform(-1, 1))) for _ in range(20)]
+        durations = [1_000_000] * 10 + [duration for duration in rounds for _ in range(2 + 5)]
+        return measure({"a": clock.candidate("a", durations)}, repeats=100, seconds=0, warmup_seconds=0, clock=clock)[
+            "a"
+        ]
+
+    widths = []
+    for spread in (0.0, 0.1, 0.3):
+        timing = timed(spread)
+        low, high = timing.p50_interval_ms
+        assert low <= timing.p50_ms <= high
+        widths.append(high - low)
+    assert widths == sorted(widths)
+    assert widths[0] == pytest.approx(0.04)
+    assert widths[2] > 0.1
+
+
+def test_a_candidate_that_fails_is_left_out_and_the_others_are_timed():
+    clock, failures = Clock(), []
+    answers = iter([None] * 40)
+
+    def dies():
+        clock.now += 1000
+        next(answers)
+
+    def broken():
+        raise RuntimeError("never ran")
+
+    calls = {"dies": dies, "broken": broken, "sound": clock.candidate("sound", 1000)}
+    timings = measure(
+        calls, repeats=100, seconds=0, clock=clock, on_failure=lambda key, error: failures.append((key, type(error)))
+    )
+    assert list(timings) == ["sound"]
+    assert timings["sound"].repeats == 100
+    assert failures == [("broken", RuntimeError), ("dies", StopIteration)]
+
+
+def test_single_threaded_candidates_stay_on_one_core_and_others_do_not():
+    if not hasattr(os, "sched_getaffinity"):
+        pytest.skip("this system pins no threads")
+    before, seen = os.sched_getaffinity(0), {"one": set(), "two": set()}
+    calls = {name: lambda name=name: seen[name].add(frozenset(os.sched_getaffinity(0))) for name in seen}
+    timings = measure(calls, repeats=20, seconds=0, single_threaded=["one"])
+    assert seen["one"] == {frozenset({timings["one"].core})}
+    assert timings["one"].core in before
+    assert seen["two"] == {frozenset(before)}
+    assert timings["two"].core is None
+    assert os.sched_getaffinity(0) == before
+
+
+def test_where_threads_cannot_be_pinned_they_are_timed_all_the_same(monkeypatch):
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    assert measure({"a": int}, repeats=10, seconds=0, single_threaded=["a"])["a"].core is None
+
+
+def test_the_core_with_least_to_do_is_chosen_among_the_fastest(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: None, raising=False)
+    monkeypatch.setattr(pinning, "CORES", tmp_path)
+    idle = iter(({0: 10, 1: 10, 2: 10, 3: 10}, {0: 12, 1: 19, 2: 15, 3: 30}))
+    monkeypatch.setattr(pinning, "_idle_ticks", lambda: next(idle))
+    for core, rate in enumerate((3000, 3000, 3000, 2000)):
+        folder = tmp_path / f"cpu{core}" / "cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "cpuinfo_max_freq").write_text(str(rate))
+    assert quiet_core(0) == 1
+
+
+def test_a_core_that_is_forbidden_is_not_used(monkeypatch):
+    def forbid(pid, cores):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", forbid, raising=False)
+    with on_core(0) as core:
+        assert core is None
+
+
+def test_a_place_is_given_back_after_an_error():
+    before = allowed_cores()
+    with pytest.raises(ValueError, match="within"), on_core(quiet_core(0)):
+        raise ValueError("within")
+    assert allowed_cores() == before
+
+
+def allowed_cores():
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 
 @given(st.lists(st.integers(1_000, 10**7), min_size=60, max_size=60))
@@ -91,7 +204,7 @@ def test_statistics_are_those_of_the_recorded_calls(durations):
     assert timing.p50_ms == timing.p99_ms == durations[0] / 1e6
     clock = Clock()
     warmup = [1000] * 10
-    blocks = [value for i in range(0, 60, 6) for value in (1000, 1000, *durations[i : i + 6])]
+    blocks = [value for i in range(0, 60, 3) for value in (1000, 1000, *durations[i : i + 3])]
     timing = measure({"a": clock.candidate("a", warmup + blocks)}, repeats=60, seconds=0, clock=clock)["a"]
     assert timing.p50_ms <= timing.p90_ms <= timing.p99_ms <= max(durations) / 1e6
     assert timing.p90_ms == pytest.approx(np.percentile(durations, 90) / 1e6)

@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from made_reports import made_entry, made_report, timed
 from rich.console import Console
 
 from tfopt.benchmark.comparison import compare, headline
@@ -72,6 +73,99 @@ FLOAT = entry("float32", 3600, 1.8, 0.980)
 )
 def test_the_headline_says_what_is_gained_and_lost(other, sentence):
     assert headline(report(FLOAT, other), other) == sentence
+
+
+@pytest.mark.parametrize(
+    ("p50_ms", "noise", "verdict", "sentence"),
+    [
+        (0.4, 0.01, "faster", "int8 is 3.6× smaller and 2.5× faster than float32; its accuracy was not compared."),
+        (2.5, 0.01, "slower", "int8 is 3.6× smaller but 2.5× slower than float32; its accuracy was not compared."),
+        (1.01, 0.01, "no difference", "int8 is 3.6× smaller and as fast as float32; its accuracy was not compared."),
+        (
+            1.1,
+            0.5,
+            "too noisy to tell",
+            "int8 is 3.6× smaller than float32; its accuracy was not compared; the machine was too noisy to tell which "
+            "is faster.",
+        ),
+    ],
+)
+def test_what_intervals_do_not_tell_is_not_claimed(p50_ms, noise, verdict, sentence):
+    shown = made_report(
+        made_entry("float32", 3600, timed(1.0)), made_entry("int8", 1000, timed(p50_ms, noise=noise, seed=1))
+    )
+    assert shown.comparisons["int8"].verdict == verdict
+    assert headline(shown, shown.entries[1]) == sentence
+    row = next(line for line in str(shown).splitlines() if line.strip().startswith("int8"))
+    told = {"faster": "2.50×", "slower": "0.400×"}.get(verdict, verdict)
+    assert told in row
+    assert words(render_page(shown)).count(told) >= 2
+
+
+def test_what_has_no_size_is_compared_in_speed():
+    shown = made_report(
+        made_entry("float32", 3600, timed(1.0)), made_entry("served", 0, timed(0.4, seed=1), gzip_bytes=0)
+    )
+    assert shown.comparisons["served"].size_ratio is None
+    assert headline(shown, shown.entries[1]) == "served is 2.5× faster than float32; its accuracy was not compared."
+    assert shown.pareto_front == ("float32", "served")
+    bare = made_report(shown.entries[0], made_entry("served", 0, gzip_bytes=0))
+    assert headline(bare, bare.entries[1]) == "served: 0 B; float32 was not compared."
+
+
+def test_ratios_are_taken_round_by_round():
+    """The machine is twice as slow in half of the rounds of both: the p50s would say anything."""
+    swing = tuple(1.0 if index % 2 else 2.0 for index in range(20))
+    first = timed(1.0).model_copy(update={"round_medians_ms": swing})
+    second = timed(2.0).model_copy(update={"round_medians_ms": swing})
+    shown = made_report(made_entry("a", 10, first), made_entry("b", 10, second))
+    assert shown.comparisons["b"].speedup == 1.0
+    assert shown.comparisons["b"].verdict == "no difference"
+
+
+def test_every_shared_thread_count_is_compared():
+    shown = made_report(
+        made_entry("a", 10, timed(1.0), timed(0.8, threads=2)),
+        made_entry("b", 10, timed(0.5, seed=1), timed(0.8, threads=2, seed=1), timed(9.0, threads=None)),
+    )
+    found = shown.comparisons["b"].speedups
+    assert [(one.threads, one.verdict) for one in found] == [(1, "faster"), (2, "no difference")]
+
+
+def test_the_pareto_front_is_marked():
+    shown = made_report(
+        made_entry("float32", 3600, timed(1.0), score=0.98),
+        made_entry("int8", 1000, timed(0.5), score=0.97),
+        made_entry("worse", 4000, timed(2.0), score=0.97),
+    )
+    lines = [line for line in str(shown).splitlines() if line.strip().startswith(("float32", "int8", "worse"))]
+    assert [line.rstrip().endswith("yes") for line in lines] == [True, True, False]
+    rows = [line for line in shown.to_markdown().splitlines() if line.startswith(("| float32", "| int8", "| worse"))]
+    assert [row.endswith("| yes |") for row in rows] == [True, True, False]
+    assert words(render_page(shown)).count("Pareto front") >= 2 + 1
+    assert "Pareto front" not in str(made_report(made_entry("float32", 3600)))
+
+
+def test_markdown_is_a_table_that_names_cannot_break():
+    odd = made_entry("a|b <script> *x*", 1000, timed(1.0))
+    text = made_report(odd, made_entry("int8", 500, timed(0.5)), notes=("one | two",), samples=360).to_markdown()
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(table) == 4
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
+    assert "a\\|b &lt;script> \\*x\\*" in text
+    assert "0.500 (0.490–0.510)" in text
+    assert "2.00× (1.98–2.02×)" in text
+    assert "top-1 accuracy on 360 samples" in text
+    assert "- one \\| two" in text
+    assert this_machine().cpu in text
+
+
+def test_the_page_says_how_and_on_what_it_was_timed():
+    shown = words(render_page(made_report(made_entry("float32", 3600, timed(1.0)))))
+    assert "Single-threaded inferences were kept on core 1." in shown
+    assert "load before 0.1" in shown
+    assert "0.980–1.02" in shown
+    assert "1.0 % far out" in shown
 
 
 def test_a_lone_entry_is_described():
@@ -216,7 +310,7 @@ def test_the_page_is_well_formed_self_contained_and_escaped():
 def test_the_page_holds_every_section_and_figure():
     page = Page(render_page(FULL))
     text = " ".join(" ".join(page.words).split())
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 4
     for expected in (
         "3.60×",
         "1,000 bytes",
@@ -249,7 +343,7 @@ def test_zeros_and_coded_bytes_are_in_the_table_where_something_is_pruned():
     dense = FLOAT.model_copy(update={"contents": DENSE})
     assert "coded" not in str(report(dense))
     text = str(report(dense, entry("pruned", 3600, contents=PRUNED), entry("elsewhere", 3600)))
-    assert "smaller gzip zero coded 1 thread faster peak" in " ".join(text.split())
+    assert "smaller gzip zero coded 1 thread faster memory" in " ".join(text.split())
     rows = {line.split()[0]: " ".join(line.split()) for line in text.splitlines() if "3.52 KiB" in line}
     assert "0.0 % 400 B" in rows["float32"]
     assert "90.0 % 50 B" in rows["pruned"]

@@ -48,6 +48,24 @@ def test_two_thread_counts_are_timed_on_the_sample(files):
         call()
 
 
+def test_tflites_own_kernels_compute_the_same_without_xnnpack(files):
+    with_it, without = (TfliteRunner(files.float32, (1, 2), xnnpack=xnnpack) for xnnpack in (True, False))
+    assert (with_it.note, without.note) == ("ai-edge-litert, XNNPACK", "ai-edge-litert, without XNNPACK")
+    outputs = [runner.predict([files.x], nothing)[0] for runner in (with_it, without)]
+    np.testing.assert_allclose(*outputs, atol=1e-6)
+    assert list(without.timed_calls([files.x[:1]])) == [1, 2]
+    assert without.peak_memory_bytes > 10_000
+    assert [len(runner.operator_times(1)) for runner in (with_it, without)] == [2, 2]
+
+
+def test_the_operators_are_timed_on_the_sample_in_the_order_of_the_file(files):
+    runner = TfliteRunner(files.two_inputs, (1,))
+    (minus,) = runner.operator_times(2, [np.ones((1, 2)), np.zeros((1, 2))])
+    assert minus.kind == "SUB"
+    assert 0 <= minus.time_ms < 1
+    assert runner.arena_bytes >= 3 * 2 * 4
+
+
 @pytest.mark.parametrize("order", [("z", "a"), ("a", "z")])
 def test_several_inputs_follow_the_order_of_the_record(files, order):
     specs = tuple(TensorSpec(name=name, shape=(1, 2), dtype="float32") for name in order)

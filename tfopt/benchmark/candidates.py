@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,31 +13,44 @@ from tfopt.benchmark.saved_model import model_files
 from tfopt.errors import ConfigError
 from tfopt.model_folder import newest_version
 
-__all__ = ["Candidate", "candidates", "gzip_bytes"]
+__all__ = ["XNNPACK_CHOICES", "Candidate", "candidates", "gzip_bytes", "with_xnnpack"]
+
+XNNPACK_CHOICES = ("on", "off", "both")
+KINDS: dict[str, Literal["tflite", "onnx"]] = {".tflite": "tflite", ".onnx": "onnx"}
+WANTED = "benchmark: expected a .tflite or .onnx file or a SavedModel folder. Received: "
 
 CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file to measure: its name, where it is, and what its exporter wrote about it."""
+    """A file to measure: its name, where it is, and what its exporter wrote about it.
+
+    Args:
+        name: how the report calls it.
+        path: the file, or the folder of a SavedModel.
+        kind: what it is.
+        record: that of an artifact.
+        xnnpack: whether XNNPACK runs it, if it is a .tflite.
+    """
 
     name: str
     path: Path
-    kind: Literal["tflite", "saved_model"]
+    kind: Literal["tflite", "saved_model", "onnx"]
     record: Artifact | None
+    xnnpack: bool = True
 
     @property
     def files(self) -> list[Path]:
         """The files that are deployed."""
-        return [self.path] if self.kind == "tflite" else model_files(self.path)
+        return model_files(self.path) if self.kind == "saved_model" else [self.path]
 
 
 def candidates(artifacts: object) -> list[Candidate]:
     """Names what `benchmark` was given and finds out what each is.
 
     Raises:
-        ConfigError: if there is nothing, a path does not exist or is neither a .tflite file nor a SavedModel,
+        ConfigError: if there is nothing, a path does not exist or is neither a .tflite or .onnx file nor a SavedModel,
             or two have the same name.
         DataError: if an artifact's content differs from its record.
     """
@@ -59,25 +72,53 @@ def candidates(artifacts: object) -> list[Candidate]:
     return found
 
 
+def with_xnnpack(chosen: Sequence[Candidate], choice: str) -> list[Candidate]:
+    """The candidates to measure for a choice of XNNPACK; other files than .tflite stay as they are.
+
+    Args:
+        chosen: the candidates.
+        choice: "on"; "off", which times TFLite's own kernels; or "both", which puts every .tflite there twice, so that
+            they are timed in turns.
+
+    Raises:
+        ConfigError: if there is no such choice.
+
+    Example:
+        >>> file = Candidate("int8", Path("int8.tflite"), "tflite", None)
+        >>> [(one.name, one.xnnpack) for one in with_xnnpack([file], "both")]
+        [('int8', True), ('int8, without XNNPACK', False)]
+    """
+    if choice not in XNNPACK_CHOICES:
+        raise ConfigError(f"benchmark: xnnpack must be one of {', '.join(XNNPACK_CHOICES)}. Received: {choice!r}.")
+    found = []
+    for one in chosen:
+        if one.kind != "tflite" or choice != "off":
+            found.append(one)
+        if one.kind == "tflite" and choice != "on":
+            found.append(
+                replace(one, name=one.name if choice == "off" else f"{one.name}, without XNNPACK", xnnpack=False)
+            )
+    return found
+
+
 def _candidate(item: object, name: str | None) -> Candidate:
     if not isinstance(item, (Artifact, str, Path)):
         raise ConfigError(
             f"benchmark: expected an artifact or a path. Received: {type(item).__name__}. "
-            "Export a model first: tfopt.export_tflite or tfopt.export_serving."
+            "Export a model first: tfopt.export_tflite, tfopt.export_onnx or tfopt.export_serving."
         )
     given = item.path if isinstance(item, Artifact) else Path(item)
-    wanted = "benchmark: expected a .tflite file or a SavedModel folder. Received: "
     if not given.exists():
-        raise ConfigError(f"{wanted}{given}, which does not exist.")
+        raise ConfigError(f"{WANTED}{given}, which does not exist.")
     # Read again even from an artifact in hand: the file may have changed since it was made.
     record = Artifact.load(given) if record_path(given).exists() else item if isinstance(item, Artifact) else None
     if given.is_file():
-        if given.suffix != ".tflite":
-            raise ConfigError(f"{wanted}{given}. Export it first: tfopt.export_tflite.")
-        return Candidate(name or given.stem, given, "tflite", record)
+        if given.suffix not in KINDS:
+            raise ConfigError(f"{WANTED}{given}. Export it first: tfopt.export_tflite or tfopt.export_onnx.")
+        return Candidate(name or given.stem, given, KINDS[given.suffix], record)
     path = newest_version(given)
     if path is None:
-        raise ConfigError(f"{wanted}{given}, a folder without saved_model.pb and without numbered versions.")
+        raise ConfigError(f"{WANTED}{given}, a folder without saved_model.pb and without numbered versions.")
     numbered = given.name.isdecimal()
     return Candidate(
         name or (f"{given.parent.name}/{given.name}" if numbered else given.name), path, "saved_model", record

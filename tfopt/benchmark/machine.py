@@ -13,6 +13,11 @@ from tfopt.artifact import library_versions
 
 __all__ = ["Machine", "this_machine"]
 
+INSTRUCTION_SETS = (
+    *("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "sve"),
+)
+
 
 class Machine(BaseModel):
     """What a latency depends on besides the model.
@@ -22,6 +27,10 @@ class Machine(BaseModel):
         logical_cores: cores that this process may use.
         memory_bytes: physical memory, None where the system does not tell.
         system: operating system and architecture.
+        distribution: name of the Linux distribution, empty where there is none.
+        instruction_sets: extensions of the processor that kernels for neural networks use, such as avx512_vnni.
+        load_average: processes that ran or waited to run, on average of the minute before; None where the system does
+            not tell. As many as cores, and others took part of the time.
         python: version of Python.
         versions: versions of the libraries, by name.
     """
@@ -32,8 +41,22 @@ class Machine(BaseModel):
     logical_cores: int
     memory_bytes: int | None
     system: str
+    distribution: str = ""
+    instruction_sets: tuple[str, ...] = ()
+    load_average: float | None = None
     python: str
     versions: dict[str, str] = {}
+
+    def is_like(self, other: Machine) -> bool:
+        """Whether times of both may be put beside each other: the same processor, number of cores and kind of system.
+
+        Example:
+            >>> here = this_machine()
+            >>> here.is_like(here.model_copy(update={"load_average": 0.0}))
+            True
+        """
+        mine, theirs = ((one.cpu, one.logical_cores, one.system.split()[:1]) for one in (self, other))
+        return mine == theirs
 
 
 def this_machine() -> Machine:
@@ -48,17 +71,44 @@ def this_machine() -> Machine:
         logical_cores=_logical_cores(),
         memory_bytes=_memory_bytes(),
         system=f"{platform.system()} {platform.release()} ({platform.machine()})",
+        distribution=_distribution(),
+        instruction_sets=_instruction_sets(),
+        load_average=_load_average(),
         python=platform.python_version(),
         versions=library_versions(),
     )
 
 
 def _cpu() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(field: str) -> str:
+    """The first core's value; empty where the system does not tell."""
     try:
-        named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(rf"^{field}\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
-        named = None
-    return named.group(1).strip() if named else platform.processor() or platform.machine()
+        return ""
+    return found.group(1).strip() if found else ""
+
+
+def _instruction_sets() -> tuple[str, ...]:
+    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()  # x86, Arm
+    return tuple(name for name in INSTRUCTION_SETS if name in flags)
+
+
+def _distribution() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "")
+    except OSError:
+        return ""
+
+
+def _load_average() -> float | None:
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        return None
 
 
 def _logical_cores() -> int:

@@ -5,24 +5,29 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
 
+from tfopt.benchmark.pinning import on_core, quiet_core
+from tfopt.benchmark.timing_statistics import median_interval, outlier_share
+
 __all__ = ["Timing", "measure"]
 
 # A candidate's turn is a block of calls, not one call: alternating single calls would time each of them
 # with the others' data in the caches and their worker threads still spinning on the cores.
-ROUNDS = 10
+ROUNDS = 20
 UNRECORDED_CALLS_PER_TURN = 2
 WARMUP_WINDOW = 5
 WARMUP_TOLERANCE = 0.05
 
 Key = TypeVar("Key", bound=Hashable)
+Clock = Callable[[], int]
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,11 @@ class Timing:
         repeats: calls recorded.
         warmup_calls: calls made before.
         settled: whether warm-up ended because the times had become stable, not because its time was up.
+        p50_interval_ms: 95 % confidence interval of the median; None of fewer than five rounds.
+        round_medians_ms: the median of each round; those of two candidates of one run are taken in pairs.
+        percentiles_ms: the percentiles 0, 1, …, 100.
+        outliers: the fraction of calls that took far longer than the others.
+        core: the core that the calls were kept on, None where they were not.
     """
 
     p50_ms: float
@@ -46,6 +56,11 @@ class Timing:
     repeats: int
     warmup_calls: int
     settled: bool
+    p50_interval_ms: tuple[float, float] | None
+    round_medians_ms: tuple[float, ...]
+    percentiles_ms: tuple[float, ...]
+    outliers: float
+    core: int | None
 
 
 def measure(
@@ -54,21 +69,26 @@ def measure(
     repeats: int = 100,
     seconds: float = 1.0,
     warmup_seconds: float = 1.0,
+    single_threaded: Collection[Key] = (),
     on_progress: Callable[[float], None] = lambda fraction: None,
-    clock: Callable[[], int] = time.perf_counter_ns,
+    on_failure: Callable[[Key, Exception], None] | None = None,
+    clock: Clock = time.perf_counter_ns,
 ) -> dict[Key, Timing]:
     """Times callables in turns.
 
-    Each is warmed up until two successive windows of calls have medians within 5 %. Then come up to ten
-    rounds; in each every candidate has a turn, and another one begins each round. The garbage collector is
-    off while calls are recorded.
+    Each is warmed up until two successive windows of calls have medians within 5 %. Then come up to twenty
+    rounds; in each every candidate has a turn. The order changes so that each comes first, and after each of the
+    others, about equally often. The garbage collector is off while calls are recorded.
 
     Args:
         candidates: what to call, by key; the result has the same keys.
         repeats: recorded calls of each candidate, at least.
         seconds: recorded time of each candidate, at least.
         warmup_seconds: warm-up ends after this time even if the times have not settled.
+        single_threaded: keys whose calls use one thread: they are kept on one core where the system can.
         on_progress: called between turns with the fraction that is done, in [0, 1].
+        on_failure: called with the key and the error of a candidate that fails, which is then left out of the rest
+            and of the result. Without it the error ends the measurement.
         clock: monotonic time in nanoseconds.
 
     Example:
@@ -77,17 +97,36 @@ def measure(
         True
     """
     with _garbage_collector_off():
-        warmups = {key: _warm_up(call, warmup_seconds, clock) for key, call in candidates.items()}
-        durations: dict[Key, list[int]] = {key: [] for key in candidates}
-        keys, rounds = list(candidates), min(ROUNDS, repeats)
-        turns = rounds * len(keys)
-        for turn in range(turns):
-            round_, position = divmod(turn, len(keys))
-            key = keys[(round_ + position) % len(keys)]
-            share = (round_ + 1) / rounds
-            _take_turn(candidates[key], durations[key], math.ceil(repeats * share), seconds * share * 1e9, clock)
-            on_progress((turn + 1) / turns)
-    return {key: _statistics(durations[key], *warmups[key]) for key in candidates}
+        core = quiet_core() if single_threaded else None
+        turns = {key: _Turns(call, core if key in single_threaded else None, clock) for key, call in candidates.items()}
+        alive = dict(turns)
+
+        def attempt(key: Key, step: Callable[[], None]) -> None:
+            try:
+                step()
+            except Exception as error:  # a runtime's own classes, whatever they are
+                if on_failure is None:
+                    raise
+                del alive[key]
+                on_failure(key, error)
+
+        for key, one in turns.items():
+            attempt(key, partial(one.warm_up, warmup_seconds))
+        rounds = min(ROUNDS, repeats)
+        for number in range(rounds):
+            calls = math.ceil(repeats * (number + 1) / rounds) - math.ceil(repeats * number / rounds)
+            order = [key for key in _order(list(turns), number) if key in alive]
+            for position, key in enumerate(order):
+                attempt(key, partial(turns[key].take, calls, seconds * 1e9 / rounds))
+                on_progress((number + (position + 1) / len(order)) / rounds)
+    return {key: one.timing() for key, one in alive.items()}
+
+
+def _order(keys: list[Key], number: int) -> list[Key]:
+    """Who follows whom in a round: each order and its reverse, then those beginning with the next one."""
+    begin = number // 2 % len(keys) if keys else 0
+    order = keys[begin:] + keys[:begin]
+    return order[::-1] if number % 2 else order
 
 
 @contextmanager
@@ -102,46 +141,58 @@ def _garbage_collector_off() -> Iterator[None]:
             gc.enable()
 
 
-def _warm_up(call: Callable[[], object], limit_seconds: float, clock: Callable[[], int]) -> tuple[int, bool]:
-    """Calls until the times are stable; returns how many calls that took and whether they became stable."""
-    begin, medians = clock(), list[float]()
-    while True:
-        edges = [clock()]
-        for _ in range(WARMUP_WINDOW):
-            call()
-            edges.append(clock())
-        medians.append(float(np.median([after - before for before, after in pairwise(edges)])))
-        settled = len(medians) > 1 and abs(medians[-1] - medians[-2]) <= WARMUP_TOLERANCE * medians[-2]
-        if settled or (len(medians) > 1 and clock() - begin > limit_seconds * 1e9):
-            return len(medians) * WARMUP_WINDOW, settled
+class _Turns:
+    """The turns of one candidate, and what they have recorded."""
 
+    def __init__(self, call: Callable[[], object], core: int | None, clock: Clock) -> None:
+        self.call, self.core, self.clock = call, core, clock
+        self.rounds: list[list[int]] = []
+        self.warmup_calls, self.settled = 0, False
 
-def _take_turn(
-    call: Callable[[], object],
-    durations: list[int],
-    until_calls: int,
-    until_nanoseconds: float,
-    clock: Callable[[], int],
-) -> None:
-    for _ in range(UNRECORDED_CALLS_PER_TURN):
-        call()
-    recorded = sum(durations)
-    while len(durations) < until_calls or recorded < until_nanoseconds:
+    def warm_up(self, limit_seconds: float) -> None:
+        """Calls until the times are stable, or the time is up."""
+        call, clock, medians = self.call, self.clock, list[float]()
         begin = clock()
-        call()
-        # A clock may not advance within a very short call; a call still takes some time.
-        durations.append(max(clock() - begin, 1))
-        recorded += durations[-1]
+        with on_core(self.core) as self.core:
+            while not self.settled and (len(medians) < 2 or clock() - begin <= limit_seconds * 1e9):
+                edges = [clock()]
+                for _ in range(WARMUP_WINDOW):
+                    call()
+                    edges.append(clock())
+                medians.append(float(np.median([after - before for before, after in pairwise(edges)])))
+                self.settled = len(medians) > 1 and abs(medians[-1] - medians[-2]) <= WARMUP_TOLERANCE * medians[-2]
+        self.warmup_calls = len(medians) * WARMUP_WINDOW
 
+    def take(self, calls: int, nanoseconds: float) -> None:
+        """One turn: at least so many calls, for at least so long."""
+        call, clock, durations, spent = self.call, self.clock, list[int](), 0
+        with on_core(self.core) as self.core:
+            for _ in range(UNRECORDED_CALLS_PER_TURN):
+                call()
+            while len(durations) < calls or spent < nanoseconds:
+                begin = clock()
+                call()
+                # A clock may not advance within a very short call; a call still takes some time.
+                durations.append(max(clock() - begin, 1))
+                spent += durations[-1]
+        self.rounds.append(durations)
 
-def _statistics(durations: list[int], warmup_calls: int, settled: bool) -> Timing:
-    p50, p90, p99 = (float(value) / 1e6 for value in np.percentile(durations, (50, 90, 99)))
-    return Timing(
-        p50_ms=p50,
-        p90_ms=p90,
-        p99_ms=p99,
-        throughput_per_second=len(durations) / (sum(durations) / 1e9),
-        repeats=len(durations),
-        warmup_calls=warmup_calls,
-        settled=settled,
-    )
+    def timing(self) -> Timing:
+        """What all turns tell."""
+        rounds = [np.array(durations) / 1e6 for durations in self.rounds]
+        pooled = np.concatenate(rounds)
+        percentiles = np.percentile(pooled, np.arange(101)).tolist()
+        return Timing(
+            p50_ms=percentiles[50],
+            p90_ms=percentiles[90],
+            p99_ms=percentiles[99],
+            throughput_per_second=len(pooled) / (float(pooled.sum()) / 1000),
+            repeats=len(pooled),
+            warmup_calls=self.warmup_calls,
+            settled=self.settled,
+            p50_interval_ms=median_interval(rounds),
+            round_medians_ms=tuple(float(np.median(durations)) for durations in rounds),
+            percentiles_ms=tuple(percentiles),
+            outliers=outlier_share(pooled),
+            core=self.core,
+        )

@@ -11,20 +11,21 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from tfopt.benchmark.comparison import compare, headline, threads_words
+from tfopt.benchmark.costs import derived_figures
+from tfopt.benchmark.distribution_plot import distribution_plot
+from tfopt.benchmark.earlier import EARLIER_COLUMNS, earlier_remarks, earlier_rows
+from tfopt.benchmark.figure_columns import BASELINE, NOT_COMPARED, measured_columns, speedup_cell
 from tfopt.benchmark.measurements import Contents, Entry, Measurements
-from tfopt.benchmark.metric import ACCURACIES
-from tfopt.benchmark.plots import entry_colors, latency_plot, score_plot, size_plot
-from tfopt.benchmark.report_table import timed_threads
-from tfopt.benchmark.units import (
-    NOT_MEASURED,
-    factor,
-    human_bytes,
-    percent,
-    score_change_text,
-    score_text,
-    signed,
-    significant,
+from tfopt.benchmark.pareto import pareto_front
+from tfopt.benchmark.plots import (
+    entry_colors,
+    latency_plot,
+    latency_score_plot,
+    operator_plot,
+    size_plot,
+    size_score_plot,
 )
+from tfopt.benchmark.units import NOT_MEASURED, human_bytes, percent, signed, significant, span
 from tfopt.inspection_table import Part
 from tfopt.output_error import ErrorDistribution
 
@@ -41,33 +42,66 @@ ERROR_COLUMNS = ("error against", "bias", "standard deviation", "1 %", "5 %", "m
 PART_COLUMNS = ["weights", "zero", "distinct", "size", "gzip", "coded", "FLOPs", "output"]
 
 
-def render_page(report: Measurements) -> str:
-    """The page: it loads nothing, reads in light and dark, and fits a phone."""
+def render_page(report: Measurements, earlier: Measurements | None = None) -> str:
+    """The page: it loads nothing, reads in light and dark, and fits a phone.
+
+    Args:
+        report: what is shown.
+        earlier: what it is shown beside, in a section of its own.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("tfopt.benchmark").joinpath("report.html.jinja").read_text("utf-8"))
+    ringed = "A ring: on the Pareto front. Grey is the baseline."
     plots = [
-        ("Score against size", score_plot(report), "Up and to the left is better. Grey is the baseline."),
+        ("Score against size", size_score_plot(report), f"Up and to the left is better. {ringed}"),
+        ("Score against latency", latency_score_plot(report), f"Up and to the left is better. {ringed}"),
         ("Latency", latency_plot(report), "Median of one inference; the line reaches the 90th percentile."),
+        (
+            "Distribution of latencies",
+            distribution_plot(report),
+            "Single inferences from the 1st to the 99th percentile of each; the line is the median.",
+        ),
         ("Size", size_plot(report), "What is stored on the device, and what is downloaded."),
+        (
+            "Operators",
+            operator_plot(report),
+            "Time of each kind within one inference, as the runtime's profiler tells.",
+        ),
     ]
     return template.render(
         report=report,
         headlines=[headline(report, entry) for entry in _best_first(report)] or [headline(report, report.baseline)],
-        columns=_columns(report),
-        rows=[_row(report, entry) for entry in report.entries],
+        columns=[column.heading for column in measured_columns(report)],
+        rows=_rows(report),
+        front=pareto_front(report),
+        unimportant=(NOT_MEASURED, BASELINE, NOT_COMPARED),
         colors=entry_colors(report),
         # matplotlib escapes the names in its text elements.
         plots=[(title, Markup(svg), caption) for title, svg, caption in plots if svg],
         latencies=[
-            (entry.name, threads_words(one.threads), one) for entry in report.entries for one in entry.latencies
+            _latency_row(report, entry, index) for entry in report.entries for index in range(len(entry.latencies))
+        ],
+        operators=[(entry.name, _operator_rows(entry)) for entry in report.entries if entry.operators],
+        derived=[
+            (entry.name, threads_words(one.threads), one)
+            for entry in report.entries
+            for one in derived_figures(report, entry)
         ],
         estimates=[(entry.name, one) for entry in report.entries for one in entry.estimates],
         error_columns=ERROR_COLUMNS,
         errors=_error_rows(report),
-        verifications=[(entry.name, _verification(entry)) for entry in report.entries],
+        verifications=[(entry.name, _verification(entry)) for entry in report.entries if not entry.error],
         inspected=any(entry.contents for entry in report.entries),
-        contents=[(entry.name, _contents(entry.contents) if entry.contents else None) for entry in report.entries],
+        contents=[
+            (entry.name, _contents(entry.contents) if entry.contents else None)
+            for entry in report.entries
+            if not entry.error
+        ],
         in_float=sum(not row.quantized for row in report.coverage),
+        earlier_columns=EARLIER_COLUMNS,
+        earlier_rows=earlier_rows(report, earlier) if earlier else [],
+        earlier_remarks=earlier_remarks(report, earlier) if earlier else [],
+        pinned=sorted({one.core for entry in report.entries for one in entry.latencies if one.core is not None}),
         human_bytes=human_bytes,
         significant=significant,
         NOT_MEASURED=NOT_MEASURED,
@@ -75,7 +109,7 @@ def render_page(report: Measurements) -> str:
 
 
 def _best_first(report: Measurements) -> list[Entry]:
-    """All but the baseline, smallest first; those about as small are ordered by speed, then by score."""
+    """All that were measured but the baseline, smallest first; those about as small by speed, then by score."""
 
     def order(entry: Entry) -> tuple[int, int, float]:
         difference = compare(entry, report.baseline)
@@ -85,30 +119,51 @@ def _best_first(report: Measurements) -> list[Entry]:
         )
         return -size, -speed, -(difference.score_change or 0.0)
 
-    return sorted(report.entries[1:], key=order)
+    return sorted((entry for entry in report.entries[1:] if not entry.error), key=order)
 
 
-def _columns(report: Measurements) -> list[str]:
-    timed = [f"p50, {threads_words(threads)}" for threads in timed_threads(report)]
-    change = "change, points" if report.metric in ACCURACIES else "change"
-    return [report.metric or "accuracy", change, "size", "smaller", "gzip", *timed, "faster", "peak memory"]
+def _rows(report: Measurements) -> list[tuple[Entry, list[tuple[str, str]]]]:
+    """Each entry and its cells: text, and a remark such as the exact number of bytes; of one that failed none."""
+    figures, rows = measured_columns(report), []
+    for index, entry in enumerate(report.entries):
+        remarks = {"size": f"{entry.size_bytes:,} bytes", "gzip": f"{entry.gzip_bytes:,} bytes"}
+        first = compare(entry, report.baseline).first
+        if first and index:
+            remarks["faster"] = f"at {threads_words(first.threads)}"
+        cells = [(column.heading, column.cells[index]) for column in figures if not entry.error]
+        rows.append(
+            (
+                entry,
+                [(cell.text, "\n".join(filter(None, (cell.remark, remarks.get(key, ""))))) for key, cell in cells],
+            )
+        )
+    return rows
 
 
-def _row(report: Measurements, entry: Entry) -> tuple[Entry, list[tuple[str, str]]]:
-    """An entry and its cells: text, and a remark such as the exact number of bytes."""
-    first, difference = entry is report.baseline, compare(entry, report.baseline)
-    at = f"at {threads_words(difference.threads)}" if difference.speedup is not None else ""
-    latencies = [entry.latency_at(threads) for threads in timed_threads(report)]
-    change = score_change_text(report.metric, difference.score_change)
-    return entry, [
-        (score_text(report.metric, entry.score), ""),
-        ("baseline" if first else change.removesuffix(" points"), ""),
-        (human_bytes(entry.size_bytes), f"{entry.size_bytes:,} bytes"),
-        ("baseline" if first else factor(difference.size_ratio), ""),
-        (human_bytes(entry.gzip_bytes), f"{entry.gzip_bytes:,} bytes"),
-        *((significant(latency.p50_ms if latency else None, "ms"), "") for latency in latencies),
-        ("baseline" if first else factor(difference.speedup), "" if first else at),
-        (human_bytes(entry.peak_memory_bytes), ""),
+def _latency_row(report: Measurements, entry: Entry, index: int) -> list[tuple[str, str]]:
+    """The cells of `Latency in full`."""
+    one = entry.latencies[index]
+    interval = "" if one.p50_low_ms is None or one.p50_high_ms is None else span(one.p50_low_ms, one.p50_high_ms)
+    speedups = {speedup.threads: speedup for speedup in compare(entry, report.baseline).speedups}
+    faster = speedup_cell(speedups.get(one.threads))
+    return [
+        (entry.name, ""),
+        (threads_words(one.threads), ""),
+        (significant(one.p50_ms, "ms"), interval),
+        (significant(one.p90_ms, "ms"), ""),
+        (significant(one.p99_ms, "ms"), ""),
+        (significant(one.throughput_per_second), ""),
+        (BASELINE, "") if entry is report.baseline else (faster.text, faster.remark),
+        (f"{one.repeats:,}", "" if one.outliers is None else f"{percent(one.outliers)} far out"),
+    ]
+
+
+def _operator_rows(entry: Entry) -> list[tuple[str, str, str, str]]:
+    """The operators of a file, the slowest first: name, kind, time and share."""
+    total = sum(one.time_ms for one in entry.operators)
+    return [
+        (one.name, one.kind, significant(one.time_ms), percent(one.time_ms / total if total else None))
+        for one in sorted(entry.operators, key=lambda one: -one.time_ms)
     ]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from tfopt.artifact import write_whole
 from tfopt.benchmark.machine import Machine, this_machine
-from tfopt.errors import ConfigError
+from tfopt.errors import BenchmarkError, ConfigError
 from tfopt.load.endpoint import Endpoint
 from tfopt.load.load import Load
 from tfopt.load.local_server import LocalServer, local_server
@@ -39,6 +39,8 @@ class ServingReport:
         slo_ms: the latency that goodput is counted for, or None.
         machine: where the clients ran.
         created: time of the measurement, ISO 8601.
+        failure: which load failed, and why, where the endpoint did not hold to the end; None where it did. What was
+            measured before is in `results`.
     """
 
     endpoint: str
@@ -46,6 +48,7 @@ class ServingReport:
     slo_ms: float | None
     machine: Machine
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    failure: str | None = None
 
     def save(self, directory: str | Path) -> Path:
         """Writes load.json into a folder and returns where it is.
@@ -58,6 +61,7 @@ class ServingReport:
             "created": self.created,
             "machine": self.machine.model_dump(),
             "results": [result.to_dict(slo_ms=self.slo_ms) for result in self.results],
+            "failure": self.failure,
         }
         path = Path(directory) / "load.json"
         with write_whole(path) as temporary:
@@ -80,6 +84,7 @@ class ServingReport:
                 )
             )
         details = [remark for result in self.results for remark in result.remarks()]
+        details += [f"not measured to the end: {self.failure}"] if self.failure else []
         return "\n".join([self.endpoint, *aligned(rows, "<" + ">" * (len(rows[0]) - 1)), *details])
 
 
@@ -122,13 +127,14 @@ def benchmark_serving(
         server_options: for a folder, further options of `tfopt serve`, such as `("--no-batching",)`.
 
     Returns:
-        The report: print it, read its `results`, or `save` it as load.json.
+        The report: print it, read its `results`, or `save` it as load.json. Where the server ends in the middle, it has
+        the loads that were measured until then, with the requests that failed, and `failure` says what did not work.
 
     Raises:
         ConfigError: if an argument is not usable.
         DataError: if the data does not fit the model, or no samples can be made up for it.
-        BenchmarkError: if the server does not answer, refuses the first request, or is to be started and cannot be,
-            as without the extra.
+        BenchmarkError: if the server does not answer, refuses the first request of the first load, or is to be started
+            and cannot be, as without the extra.
 
     Example:
         >>> benchmark_serving("localhost:8501")
@@ -166,13 +172,28 @@ Received: localhost:8501, which does not exist.
         if started is not None:
             endpoint, metrics_url = _endpoint(started, name, version, protocol, signature)
         bodies = request_bodies(endpoint, data, batch_size=batch_size)
-        results = [measure_load(endpoint, bodies, load, metrics_url=metrics_url) for load in loads]
+        results: list[LoadResult] = []
+        failure = _measure(endpoint, bodies, loads, metrics_url, results)
         best = max((result.throughput_per_second for result in results), default=0.0)
         if rates_per_second is None and best > 0:
             open_loads = [replace(loads[0], clients=None, rate_per_second=round(OPEN_LOOP_SHARE * best, 1))]
-        results += [measure_load(endpoint, bodies, load, metrics_url=metrics_url) for load in open_loads]
+        failure = failure or _measure(endpoint, bodies, open_loads, metrics_url, results)
     told = endpoint.url if started is None else f"{endpoint.url} (tfopt serve {target})"
-    return ServingReport(endpoint=told, results=tuple(results), slo_ms=slo_ms, machine=this_machine())
+    return ServingReport(endpoint=told, results=tuple(results), slo_ms=slo_ms, machine=this_machine(), failure=failure)
+
+
+def _measure(
+    endpoint: Endpoint, bodies: list[bytes], loads: Sequence[Load], metrics_url: str | None, results: list[LoadResult]
+) -> str | None:
+    """Adds to the results until a load fails; returns which and why. The very first one raises."""
+    for load in loads:
+        try:
+            results.append(measure_load(endpoint, bodies, load, metrics_url=metrics_url))
+        except BenchmarkError as error:
+            if not results:
+                raise
+            return f"{load}: {error}"
+    return None
 
 
 def _endpoint(

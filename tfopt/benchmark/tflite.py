@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tfopt.artifact import Artifact, TensorSpec
-from tfopt.benchmark import peak_memory
-from tfopt.errors import BenchmarkError, DataError
+from tfopt.benchmark.fresh_process import peak_memory_in_fresh_process
+from tfopt.benchmark.measurements import OperatorTime
+from tfopt.benchmark.runner import fitted, random_samples, refused_sample
+from tfopt.benchmark.tensor_arena import arena_bytes
+from tfopt.benchmark.tflite_operators import operator_times
+from tfopt.errors import BenchmarkError, DataError, first_line
 from tfopt.export.tflite_file import read_tflite
 from tfopt.inspection_file import tflite_parts
 from tfopt.inspection_table import Part
 from tfopt.pruning.sparse_targets import Target
 
 __all__ = ["TfliteRunner"]
-
-LOAD_TIMEOUT_SECONDS = 600
 
 
 class TfliteRunner:
@@ -36,37 +35,58 @@ class TfliteRunner:
         path: the file.
         threads: thread counts to load it with.
         record: what the exporter wrote beside it; gives the order of several inputs.
+        xnnpack: whether the XNNPACK delegate computes what it can, as it does by default; else TFLite's own kernels do.
+        delegate: of a device, as `ai_edge_litert.interpreter.load_delegate` returns it, for a file that needs one;
+            with it there is one thread count, and no process of its own.
 
     Raises:
-        BenchmarkError: if the file cannot be loaded or run, or does not take one sample at a time.
+        BenchmarkError: if the file cannot be loaded or run, has operators that TFLite lacks, or does not take one
+            sample at a time.
     """
 
-    note = "ai-edge-litert, XNNPACK"
+    target: Target = "tflite"
 
-    def __init__(self, path: Path, threads: Sequence[int], *, record: Artifact | None = None) -> None:
-        self.path = path
-        self.peak_memory_bytes = _run_in_fresh_process(path)
-        self._interpreters: dict[int, Any] = {count: _load(path, count) for count in threads}
+    def __init__(
+        self,
+        path: Path,
+        threads: Sequence[int],
+        *,
+        record: Artifact | None = None,
+        xnnpack: bool = True,
+        delegate: Any = None,
+    ) -> None:
+        self.path, self.xnnpack = path, xnnpack
+        self.note = f"ai-edge-litert, {'XNNPACK' if xnnpack else 'without XNNPACK'}"
+        self.peak_memory_bytes: int | None = None
+        if delegate is None:
+            self.peak_memory_bytes = peak_memory_in_fresh_process(
+                path, lambda reason: _cannot_run(path, reason), xnnpack=xnnpack
+            )
+        self._interpreters: dict[int, Any] = {
+            count: _load(path, count, xnnpack=xnnpack, delegate=delegate) for count in threads
+        }
         self._predictor = self._interpreters[max(threads)]
         details = _named_input_details(self._predictor)
         ordered = [spec.name for spec in record.inputs] if record else []
-        self._details = [details[name] for name in (ordered if set(ordered) == set(details) else details)]
-        self.inputs = tuple(_spec(name, detail) for name, detail in self._named())
+        self._details = {name: details[name] for name in (ordered if set(ordered) == set(details) else details)}
+        self.inputs = tuple(_spec(name, detail) for name, detail in self._details.items())
         for spec in self.inputs:
+            if spec.dtype not in np.sctypeDict:
+                raise BenchmarkError(
+                    f"{path}: expected inputs of numbers. Received: input '{spec.name}' of {spec.dtype}. Export the "
+                    "model without the layers that turn it into numbers."
+                )
             if len(spec.shape) == 0 or spec.shape[0] not in (None, 1):
                 raise BenchmarkError(
                     f"{path}: expected a file that takes one sample at a time. Received: input "
                     f"'{spec.name}' of shape {list(spec.shape)}. Export it with batch size 1."
                 )
 
-    def _named(self) -> list[tuple[str, dict[str, Any]]]:
-        names = {detail["index"]: name for name, detail in _named_input_details(self._predictor).items()}
-        return [(names[detail["index"]], detail) for detail in self._details]
-
     def timed_calls(self, sample: list[np.ndarray]) -> dict[int | None, Callable[[], object]]:
-        """`invoke` with the sample in place, for each thread count."""
+        """`invoke` with the sample in place, for each thread count; each is called once."""
         for interpreter in self._interpreters.values():
             self._set(interpreter, sample)
+            self._invoke(interpreter, 0)
         return {count: interpreter.invoke for count, interpreter in self._interpreters.items()}
 
     def predict(self, samples: list[np.ndarray], advance: Callable[[int], None]) -> list[np.ndarray]:
@@ -75,10 +95,7 @@ class TfliteRunner:
         rows: list[list[np.ndarray]] = [[] for _ in outputs]
         for index in range(len(samples[0])):
             self._set(self._predictor, [array[index : index + 1] for array in samples])
-            try:
-                self._predictor.invoke()
-            except RuntimeError as error:
-                raise _cannot_run(self.path, str(error)) from error
+            self._invoke(self._predictor, index)
             for row, detail in zip(rows, outputs, strict=True):
                 row.append(_dequantize(self._predictor.get_tensor(detail["index"]), detail))
             advance(1)
@@ -88,37 +105,62 @@ class TfliteRunner:
         """The operators."""
         return tflite_parts(read_tflite(self.path), target)
 
+    @cached_property
+    def arena_bytes(self) -> int | None:
+        """Memory that the tensors share in TFLite's own kernels; see `tfopt.benchmark.tensor_arena`."""
+        return arena_bytes(self.path)
+
+    def operator_times(self, threads: int, sample: list[np.ndarray] | None = None) -> tuple[OperatorTime, ...]:
+        """The time of each operator; see `tfopt.benchmark.tflite_operators` for what it means."""
+        values = {
+            detail["index"]: _quantize(array, detail, name)
+            for array, (name, detail) in zip(sample or random_samples(self.inputs), self._details.items(), strict=True)
+        }
+        ordered = [values[detail["index"]] for detail in self._predictor.get_input_details()]
+        return operator_times(self.path, ordered, threads=threads, xnnpack=self.xnnpack)
+
     def _set(self, interpreter: Any, sample: list[np.ndarray]) -> None:
-        for array, detail in zip(sample, self._details, strict=True):
-            interpreter.set_tensor(detail["index"], _quantize(array, detail))
+        for array, (name, detail) in zip(sample, self._details.items(), strict=True):
+            interpreter.set_tensor(detail["index"], _quantize(array, detail, name))
 
-
-def _run_in_fresh_process(path: Path) -> int | None:
-    command = [sys.executable, "-P", peak_memory.__file__, str(path)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_TIMEOUT_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        raise _cannot_run(path, f"no answer within {LOAD_TIMEOUT_SECONDS} seconds") from None
-    if done.returncode < 0:
-        raise _cannot_run(path, f"the runtime crashed ({signal.Signals(-done.returncode).name})")
-    if done.returncode:
-        raise _cannot_run(path, (done.stderr.strip() or "no message").splitlines()[-1])
-    answer = json.loads(done.stdout.splitlines()[-1])
-    if "error" in answer:
-        raise _cannot_run(path, answer["error"])
-    return answer["peak_memory_bytes"]
+    def _invoke(self, interpreter: Any, sample: int) -> None:
+        try:
+            interpreter.invoke()
+        except RuntimeError as error:  # it has run on zeros, so the values of the sample are to blame
+            raise refused_sample(self.path, sample, runtime="ai-edge-litert", said=first_line(error)) from None
 
 
 def _cannot_run(path: Path, reason: str) -> BenchmarkError:
+    if "unresolved custom op" in reason or "Select TensorFlow op" in reason:
+        missing = ", ".join(_custom_operators(path)) or reason
+        return BenchmarkError(
+            f"Cannot run {path}: expected operators that TensorFlow Lite has. Received the custom operators: "
+            f"{missing}. They run only where a library with them is linked in. Export the model without them: "
+            "tfopt.export_tflite."
+        )
     return BenchmarkError(
         f"Cannot run {path}: expected a TensorFlow Lite model that ai-edge-litert can load and run. "
-        f"Received: {reason.strip().rstrip('.')}. Check that the file is whole, or export it again."
+        f"Received: {' '.join(reason.split()).rstrip('.')}. Check that the file is whole, or export it again."
     )
 
 
-def _load(path: Path, threads: int) -> Any:
+def _custom_operators(path: Path) -> list[str]:
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        names = [operator.name for operator in read_tflite(path).operators]
+    except DataError:
+        return []
+    return [name.removeprefix("CUSTOM ") for name in dict.fromkeys(names) if name.startswith("CUSTOM ")]
+
+
+def _load(path: Path, threads: int, *, xnnpack: bool, delegate: Any) -> Any:
+    resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    try:
+        interpreter = Interpreter(
+            str(path),
+            num_threads=threads,
+            experimental_op_resolver_type=resolver,
+            experimental_delegates=None if delegate is None else [delegate],
+        )
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise _cannot_run(path, str(error)) from error
@@ -145,22 +187,14 @@ def _spec(name: str, detail: dict[str, Any]) -> TensorSpec:
     )
 
 
-def _quantize(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+def _quantize(array: np.ndarray, detail: dict[str, Any], name: str) -> np.ndarray:
     dtype = np.dtype(detail["dtype"])
     scale, zero_point = detail["quantization"]
-    if not np.issubdtype(dtype, np.integer):
-        return np.ascontiguousarray(array, dtype)
-    if scale:
+    if scale and np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)
         steps = np.round(array.astype(np.float32) / np.float32(scale)) + zero_point
         return np.clip(steps, limits.min, limits.max).astype(dtype)
-    whole = array.astype(dtype)
-    if not np.array_equal(whole, array):
-        raise DataError(
-            f"benchmark data for input '{detail['name']}' must be whole numbers in the range of {dtype}. "
-            f"Received: values from {array.min()} to {array.max()}."
-        )
-    return whole
+    return fitted(array, dtype.name, name=name)
 
 
 def _dequantize(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:

@@ -16,6 +16,7 @@ __all__ = [
     "score_text",
     "signed",
     "significant",
+    "span",
 ]
 
 NOT_MEASURED = "not measured"
@@ -36,6 +37,16 @@ def significant(value: float | None, unit: str = "") -> str:
     rounded = float(f"{value:.2e}")
     digits = max(0, 2 - math.floor(math.log10(abs(rounded))))
     return f"{rounded:,.{digits}f} {unit}".strip()
+
+
+def span(low: float, high: float) -> str:
+    """From where to where.
+
+    Example:
+        >>> span(0.24567, 0.2514), span(1.0, 1.0), span(0.98765, 1.01)
+        ('0.246–0.251', '1.00–1.00', '0.988–1.01')
+    """
+    return f"{significant(low)}–{significant(high)}"
 
 
 def signed(value: float, unit: str = "") -> str:
