@@ -1,0 +1,176 @@
+"""The verb `tune`: hyperparameters of a model searched for with keras-tuner."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import keras
+import keras_tuner
+
+from tfopt.errors import ConfigError, DataError, ModelError
+from tfopt.schedules.arguments import check_steps
+from tfopt.tuning.median_stopping import Direction
+from tfopt.tuning.trial_model import TrialModel
+from tfopt.tuning.tuning_result import TuningResult, TuningRow
+
+__all__ = ["tune"]
+
+Search = Literal["bayesian", "hyperband", "random"]
+
+
+def tune(
+    build_model: Callable[[Any], keras.Model],
+    train: Any,
+    validation: Any,
+    *,
+    search: Search = "bayesian",
+    objective: str = "val_loss",
+    direction: Direction | None = None,
+    trials: int = 20,
+    epochs: int = 20,
+    patience: int = 3,
+    max_parameters: int | None = None,
+    folder: str | Path | None = None,
+    batch_size: int = 32,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    seed: int = 0,
+    verbose: int = 0,
+) -> TuningResult:
+    """Finds hyperparameters: learning rate, width, depth, whatever `build_model` asks for.
+
+    A trial stops when its objective has not improved for `patience` epochs, and is given up as soon as its best value
+    is behind the median of the trials before (not with hyperband, which has a way of its own). What a trial reached is
+    that of its best epoch. An interrupted search goes on where it was when it is called again with the same folder.
+
+    Args:
+        build_model: from `keras_tuner.HyperParameters` to a compiled model: `hp.Int("units", 8, 64, step=8)`,
+            `hp.Float("learning_rate", 1e-4, 1e-1, sampling="log")`, `hp.Choice("activation", ["relu", "silu"])`.
+        train: `(x, y)` or a tf.data.Dataset of batches.
+        validation: likewise; the objective is measured on it.
+        search: "bayesian": a Gaussian process of the trials so far says which is next; "random"; "hyperband": many
+            trials of few epochs, of which the better ones go on.
+        objective: the name of a logged value, such as "val_accuracy".
+        direction: "min" or "max"; by default what Keras knows of its own metrics.
+        trials: how many, at most; hyperband decides by itself from `epochs`.
+        epochs: of a trial, at most.
+        patience: epochs without improvement before a trial stops.
+        max_parameters: a trial whose model has more is passed over.
+        folder: where trials are kept, with their weights; by default a new temporary folder.
+        batch_size: of arrays.
+        callbacks: further ones, for every trial.
+        seed: of the search and, with the trial's number, of the weights.
+        verbose: as keras-tuner has it.
+
+    Returns:
+        The result: print it, read `best.values`, use its `model`.
+
+    Raises:
+        ConfigError: if an argument is not usable, or the objective's direction is not known.
+        DataError: if `train` or `validation` is neither a tuple nor a dataset.
+        ModelError: if no trial came to a score.
+
+    Example:
+        >>> import numpy as np
+        >>> def build(hp):
+        ...     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        ...     model.compile(keras.optimizers.SGD(hp.Float("learning_rate", 1e-3, 0.3, sampling="log")), "mse")
+        ...     return model
+        >>> x = np.random.default_rng(0).normal(size=(64, 2))
+        >>> result = tune(build, (x, x.sum(axis=1)), (x, x.sum(axis=1)), trials=3, epochs=2)
+        >>> len(result.rows), list(result.best.values)
+        (3, ['learning_rate'])
+
+    References: O'Malley et al. 2019, KerasTuner; Li et al. 2018 (Hyperband), arXiv:1603.06560; Golovin et al. 2017
+    (median stopping), doi:10.1145/3097983.3098043.
+    """
+    if search not in get_args(Search):
+        raise ConfigError(f"tune: search must be one of {', '.join(get_args(Search))}. Received: {search!r}.")
+    if not callable(build_model):
+        raise ConfigError(f"tune: build_model must be a function. Received: {type(build_model).__name__}.")
+    for name, number in (("trials", trials), ("epochs", epochs), ("patience", patience), ("batch_size", batch_size)):
+        check_steps(f"tune: {name}", number, minimum=1)
+    if max_parameters is not None:
+        check_steps("tune: max_parameters", max_parameters, minimum=1)
+    aim = _objective(objective, direction)
+    folder = Path(tempfile.mkdtemp(prefix="tfopt-tune-") if folder is None else folder)
+    # Hyperband ends trials itself, and begins in the midst of others.
+    compare = search != "hyperband"
+    trial_model = TrialModel(build_model, aim, patience=patience, compare=compare, folder=folder, seed=seed)
+    common: dict[str, Any] = {
+        "objective": aim,
+        "seed": seed,
+        "directory": str(folder),
+        "project_name": "trials",
+        "max_model_size": max_parameters,
+        # A trial that is too large has failed for keras-tuner, which gives up after three in a row.
+        "max_consecutive_failed_trials": max(trials, 100),
+    }
+    if search == "hyperband":
+        tuner = keras_tuner.Hyperband(trial_model, max_epochs=epochs, **common)
+    elif search == "bayesian":
+        tuner = keras_tuner.BayesianOptimization(trial_model, max_trials=trials, **common)
+    else:
+        tuner = keras_tuner.RandomSearch(trial_model, max_trials=trials, **common)
+    data = _fit_arguments(train, validation, batch_size)
+    if search != "hyperband":
+        data["epochs"] = epochs
+    tuner.search(**data, callbacks=list(callbacks), verbose=verbose)
+    return _result(tuner, trial_model, aim)
+
+
+def _objective(name: str, direction: Direction | None) -> keras_tuner.Objective:
+    if direction not in (None, "min", "max"):
+        raise ConfigError(f"tune: direction must be 'min' or 'max', or None. Received: {direction!r}.")
+    known = {"loss": "min", "accuracy": "max", "auc": "max", "mae": "min", "mse": "min", "mean_absolute_error": "min"}
+    found = direction or known.get(name.removeprefix("val_"))
+    if found is None:
+        raise ConfigError(
+            f"tune: whether '{name}' is to be small or large is not known: pass direction='min' or 'max'."
+        )
+    return keras_tuner.Objective(name, found)
+
+
+def _fit_arguments(train: Any, validation: Any, batch_size: int) -> dict[str, Any]:
+    for name, data in (("train", train), ("validation", validation)):
+        if not (isinstance(data, tuple) and len(data) == 2) and not hasattr(data, "as_numpy_iterator"):
+            raise DataError(
+                f"tune: {name} must be a tuple (x, y) or a tf.data.Dataset of batches. Received: {type(data).__name__}."
+            )
+    if isinstance(train, tuple):
+        return {"x": train[0], "y": train[1], "batch_size": batch_size, "validation_data": validation}
+    return {"x": train, "validation_data": validation, "shuffle": False}  # a dataset shuffles itself
+
+
+def _result(tuner: Any, trial_model: TrialModel, aim: keras_tuner.Objective) -> TuningResult:
+    # A search that went on has read them from files, in any order.
+    trials = sorted(tuner.oracle.trials.values(), key=lambda trial: int(trial.trial_id))
+    rows = []
+    for number, trial in enumerate(trials, start=1):
+        record = trial_model.records.get(trial_model.key(trial.hyperparameters))
+        epochs = 0 if record is None else len(record["values"])
+        remark = "given up: behind the median" if record is not None and record["gave_up"] else ""
+        if trial.score is None:
+            remark = f"failed: {_last_words(trial.message)}"
+        values = {name: value for name, value in trial.hyperparameters.values.items() if not name.startswith("tuner/")}
+        score = None if trial.score is None else float(trial.score)
+        rows.append(TuningRow(number, values, score, epochs, remark))
+    scored = [(row.score if aim.direction == "min" else -row.score, row) for row in rows if row.score is not None]
+    if not scored:
+        raise ModelError(f"tune: none of {len(rows)} trials came to a score. The last one {rows[-1].remark}.")
+    return TuningResult(
+        objective=aim.name,
+        rows=(
+            *(row for _, row in sorted(scored, key=lambda pair: pair[0])),
+            *(row for row in rows if row.score is None),
+        ),
+        _load=lambda: tuner.get_best_models(1)[0],
+    )
+
+
+def _last_words(message: str | None) -> str:
+    """The message of a traceback, without the class of the error."""
+    lines = (message or "").strip().splitlines() or ["no score"]
+    return lines[-1].partition(": ")[2] or lines[-1]
