@@ -1,0 +1,1 @@
+"""Models of tf_keras and tensorflow-model-optimization, in and out."""
