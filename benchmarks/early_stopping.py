@@ -27,7 +27,6 @@ import numpy as np
 from tfopt.benchmark.machine import this_machine
 from tfopt.callbacks import EarlyStopping, LearningRate
 from tfopt.data import ArrayDataset, load_npz
-from tfopt.demo import small_cnn
 from tfopt.schedules import Schedule, cosine, step_decay, warmup
 
 ROOT = Path(__file__).resolve().parent
@@ -37,7 +36,7 @@ Settings = dict[str, Any]
 # The patience is a fifth of the planned epochs.
 SETS: dict[str, Settings] = {
     "fashion_mnist": {
-        "network": "small_cnn",
+        "network": "cnn",
         "batch_size": 128,
         "epochs": 24,
         "schedule": {"kind": "step_decay", "peak": 2e-3, "factor": 0.1, "every_epochs": 6},
@@ -104,12 +103,24 @@ def mlp(shape: tuple[int, ...], classes: int) -> keras.Model:
     )
 
 
+def cnn(shape: tuple[int, ...], classes: int) -> keras.Model:
+    layers: list[keras.Layer] = []
+    for channels in (16, 32, 64):
+        layers += [
+            keras.layers.Conv2D(channels, 3, strides=2, padding="same", use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+        ]
+    layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(classes, activation="softmax")]
+    return keras.Sequential([keras.Input(shape), *layers])
+
+
 LOADERS: dict[str, Callable[[Path], ArrayDataset]] = {"fashion_mnist": fashion_mnist, "adult": adult}
 
 
 def build(settings: Settings, data: ArrayDataset) -> keras.Model:
     shape, classes = data.x_train.shape[1:], int(data.y_train.max()) + 1
-    return small_cnn(shape, classes=classes) if settings["network"] == "small_cnn" else mlp(shape, classes)
+    return {"cnn": cnn, "mlp": mlp}[settings["network"]](shape, classes)
 
 
 def schedule_of(settings: Settings, steps: int) -> Schedule:
