@@ -24,10 +24,12 @@ X = np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32)
 
 def children() -> dict[int, str]:
     """The processes that this one has started and not yet waited for, dead ones too, with their command lines."""
-    numbers = [
-        int(text) for task in Path("/proc/self/task").iterdir() for text in (task / "children").read_text().split()
-    ]
-    return {number: Path(f"/proc/{number}/cmdline").read_text() for number in numbers}
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread of TensorFlow's that has ended since
+            for number in map(int, (task / "children").read_text().split()):
+                found[number] = Path(f"/proc/{number}/cmdline").read_text()
+    return found
 
 
 class Killer(threading.Thread):
