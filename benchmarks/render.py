@@ -13,6 +13,8 @@ from typing import Any
 
 import compression_tables
 import export_tables
+import harness_tables
+import scoreboard_tables
 import serving_tables
 import training_tables
 from compression_tables import span
@@ -193,13 +195,68 @@ def render_networks(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def render_ensemble(results: dict[str, Any]) -> str:
+    lines = [
+        "| data | models | test accuracy | less than all seven, points | of single seeds | p50 ms, .tflite | as fast |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, runs in results["data"].items():
+        whole = [next(row for row in run["rows"] if row["whole"]) for run in runs]
+        chosen = [next(row for row in run["rows"] if row["chosen"]) for run in runs]
+        single = [run["rows"][0] for run in runs]
+        sizes = " or ".join(str(size) for size in sorted({len(row["weights"]) for row in chosen}))
+        three = f"any three of seven (worst and best: {_ends(runs, 'worst')}, {_ends(runs, 'best')})"
+        student = "a student of the chosen (alone "
+        student += f"{statistics.mean(run['student']['alone_accuracy'] for run in runs):.2%})"
+        ways: dict[str, tuple[list[float], list[float] | None]] = {
+            "all seven": ([row["test_accuracy"] for row in whole], [row["latency_ms"] for row in whole]),
+            f"pruned to {sizes}": ([row["test_accuracy"] for row in chosen], [row["latency_ms"] for row in chosen]),
+            three: ([run["any_three"]["mean"] for run in runs], None),
+            "best on validation": ([row["test_accuracy"] for row in single], [row["latency_ms"] for row in single]),
+            student: ([run["student"]["distilled_accuracy"] for run in runs], None),
+        }
+        for way, (accuracies, latencies) in ways.items():
+            drops = [row["test_accuracy"] - accuracy for row, accuracy in zip(whole, accuracies, strict=True)]
+            cells = [name, way, f"{statistics.mean(accuracies):.2%}", f"{100 * statistics.mean(drops):.2f}"]
+            cells.append(f"{100 * min(drops):.2f} – {100 * max(drops):.2f}")
+            if latencies is None:
+                cells += ["", ""]
+            else:
+                faster = [row["latency_ms"] / one for row, one in zip(whole, latencies, strict=True)]
+                cells += [f"{statistics.mean(latencies):.4f}", f"{statistics.mean(faster):.2f}×"]
+            lines.append(f"| {' | '.join(cells)} |")
+    counts = [len(runs) for runs in results["data"].values()]
+    kinds = {"adult": "dense ones on Adult", "fashion": "convolutional ones on Fashion-MNIST"}
+    seeds = str(counts[0]) if len(set(counts)) == 1 else " and ".join(map(str, counts))
+    samples = "; ".join(
+        f"{name}: {runs[0]['samples']['training']:,} training, {runs[0]['samples']['validation']:,} validation and "
+        f"{runs[0]['samples']['test']:,} test samples"
+        for name, runs in results["data"].items()
+    )
+    lines += [
+        "",
+        f"Seven networks of several sizes on each data set ({', '.join(kinds[name] for name in results['data'])}), "
+        f'`prune(size=3, target="latency: 50%")`, {seeds} seed{"s" if seeds != "1" else ""}. {samples}.',
+        "",
+        compression_tables.measured(results, "ensemble"),
+    ]
+    return "\n".join(lines)
+
+
+def _ends(runs: list[dict[str, Any]], end: str) -> str:
+    return f"{statistics.mean(run['any_three'][end] for run in runs):.2%}"
+
+
 RENDERERS = {
+    "ensemble": ("docs/ensemble.md", render_ensemble),
     "networks": ("docs/quantization.md", render_networks),
     "networks_trained": ("docs/quantization.md", render_networks),
     "real_models": ("README.md", render_real_models),
     "quantization": ("docs/quantization.md", render_quantization),
     **compression_tables.RENDERERS,
     **export_tables.RENDERERS,
+    **harness_tables.RENDERERS,
+    **scoreboard_tables.RENDERERS,
     **serving_tables.RENDERERS,
     **training_tables.RENDERERS,
 }
@@ -208,7 +265,7 @@ RENDERERS = {
 def main() -> None:
     for name, (page, render) in RENDERERS.items():
         path = ROOT.parent / page
-        results = ROOT / "results" / f"{name}.json"
+        results = ROOT / "results" / f"{scoreboard_tables.SOURCES.get(name, name)}.json"
         if not results.exists():
             print(f"{page}: nothing to render, {results.name} is not measured yet.")
             continue

@@ -21,7 +21,7 @@ from tfopt.recipe import FineTuning, Recipe
 
 pytestmark = pytest.mark.usefixtures("conversion_in_this_process")
 
-COMMANDS = ("demo", "optimize", "export", "benchmark", "inspect", "serve", "tune-batching")
+COMMANDS = ("demo", "optimize", "export", "benchmark", "inspect", "migrate", "serve", "tune-batching")
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 # These share their name with the module they live in. Bound here, before anything imports the
 # submodules, the functions win; their modules are light and load TensorFlow when they are called.
 from tfopt.benchmark import benchmark
 from tfopt.early_exit import early_exit
+from tfopt.lazy_names import lazy_names as _lazy_names
 from tfopt.optimize import optimize
 
 if TYPE_CHECKING:
-    from tfopt import callbacks, compression, distillation, quantization, schedules
+    from tfopt import callbacks, compression, distillation, ensemble, features, quantization, schedules, tuning
     from tfopt.artifact import Artifact
     from tfopt.benchmark.report import Report
     from tfopt.benchmark.serving import benchmark_serving
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tfopt.export.task_metadata import ModelMetadata
     from tfopt.export.tflite import export_tflite
     from tfopt.inspection import inspect
+    from tfopt.interop.tfmot import from_tf_keras
     from tfopt.profiling.batch_size import find_batch_size
     from tfopt.profiling.mixed_precision import mixed_precision_check
     from tfopt.profiling.training_profile import profile
@@ -67,6 +69,7 @@ _HOMES = {
     "export_tflite": "tfopt.export.tflite",
     "factorize": "tfopt.compression.factorize",
     "find_batch_size": "tfopt.profiling.batch_size",
+    "from_tf_keras": "tfopt.interop.tfmot",
     "inspect": "tfopt.inspection",
     "mixed_precision_check": "tfopt.profiling.mixed_precision",
     "profile": "tfopt.profiling.training_profile",
@@ -76,7 +79,16 @@ _HOMES = {
     "serve": "tfopt.serving.server.serve",
     "tune_batching": "tfopt.serving.tuning.batch_tuner",
 }
-_SUBMODULES = ("callbacks", "compression", "distillation", "quantization", "schedules")
+_SUBMODULES = (
+    "callbacks",
+    "compression",
+    "distillation",
+    "ensemble",
+    "features",
+    "quantization",
+    "schedules",
+    "tuning",
+)
 
 __all__ = [
     "Artifact",
@@ -96,13 +108,16 @@ __all__ = [
     "compression",
     "distillation",
     "early_exit",
+    "ensemble",
     "export_edge_tpu",
     "export_ethos_u",
     "export_onnx",
     "export_serving",
     "export_tflite",
     "factorize",
+    "features",
     "find_batch_size",
+    "from_tf_keras",
     "inspect",
     "mixed_precision_check",
     "optimize",
@@ -114,17 +129,11 @@ __all__ = [
     "schedules",
     "serve",
     "tune_batching",
+    "tuning",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _SUBMODULES:
-        return import_module(f"tfopt.{name}")
-    if name in _HOMES:
-        value = getattr(import_module(_HOMES[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'tfopt' has no attribute '{name}'")
+__getattr__ = _lazy_names(__name__, {**_HOMES, **{name: f"tfopt.{name}" for name in _SUBMODULES}})
 
 
 def __dir__() -> list[str]:
@@ -132,5 +141,10 @@ def __dir__() -> list[str]:
 
 
 if "keras" in sys.modules and "tensorflow" in sys.modules:
-    for _module in ("tfopt.quantization", "tfopt.schedules.keras_schedule", "tfopt.early_exit.network"):
+    for _module in (
+        "tfopt.quantization",
+        "tfopt.schedules.keras_schedule",
+        "tfopt.early_exit.network",
+        "tfopt.interop.keras_2_activations",
+    ):
         import_module(_module)

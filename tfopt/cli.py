@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from tfopt.errors import ConfigError, TfoptError
+from tfopt.errors import BenchmarkError, ConfigError, TfoptError
 from tfopt.tensorflow_start import start_tensorflow
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ console = Console()
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Data = Annotated[Path, typer.Option("--data", help="NPZ file with x_train, y_train, x_test, y_test.")]
 ZEROS_TARGET = "Also whether zeros make it faster there: tflite, edge_tpu, ethos_u, …"
+RULE_BROKEN = 3
 EXPORT_FORMATS = ("tflite", "edge-tpu", "ethos-u", "onnx", "serving")
 OptionalData = Annotated[Path | None, typer.Option("--data", help="NPZ file with x_train, y_train, x_test, y_test.")]
 
@@ -188,13 +189,30 @@ def benchmark(
     artifacts: Annotated[
         list[str],
         typer.Argument(
-            help=".tflite files and SavedModel folders; the first is the baseline. With --target serving: the address "
-            "of a served model, http://HOST:8501/v1/models/NAME or grpc://HOST:8500/NAME, or a folder to serve."
+            help=".tflite and .onnx files and SavedModel folders; the first is the baseline. With --target serving: "
+            "the address of a served model, http://HOST:8501/v1/models/NAME or grpc://HOST:8500/NAME, or a folder to "
+            "serve."
         ),
     ],
     data: OptionalData = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for report.json and report.html.")] = None,
     estimate: Annotated[str | None, typer.Option(help="An Arm Ethos-U configuration, such as ethos-u55-128.")] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option(help="Threads that a .tflite or .onnx is timed at, repeatable. [default: 1, 2]")
+    ] = None,
+    xnnpack: Annotated[
+        str, typer.Option(help="on; off: TFLite's own kernels; both: every .tflite in both ways.")
+    ] = "on",
+    markdown: Annotated[Path | None, typer.Option(help="A file for the table of a pull request.")] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(help='A rule such as "p50_ms > 1.1x baseline", repeatable: exit code 3 where a file breaks one.'),
+    ] = None,
+    compare: Annotated[Path | None, typer.Option(help="An earlier report.json, to be shown beside this one.")] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(help="Of the machine, in dollars: $ per 1M inferences.")
+    ] = None,
+    watts: Annotated[float | None, typer.Option(help="That the device draws: energy per inference.")] = None,
     target: Annotated[str | None, typer.Option(help=f"serving: a load test. {ZEROS_TARGET}")] = None,
     clients: Annotated[
         list[int] | None, typer.Option(help="For a load test: clients at once, repeatable. [default: 1, 16, 64]")
@@ -216,6 +234,18 @@ def benchmark(
     if is_address or (target == "serving" and any(Path(artifact).is_dir() for artifact in artifacts)):
         if len(artifacts) > 1:
             raise ConfigError(f"A load test is of one address or folder. Received: {', '.join(artifacts)}.")
+        for option, value in {
+            "--estimate": estimate,
+            "--threads": threads,
+            "--xnnpack": xnnpack if xnnpack != "on" else None,
+            "--markdown": markdown,
+            "--fail-if": fail_if,
+            "--compare": compare,
+            "--price-per-hour": price_per_hour,
+            "--watts": watts,
+        }.items():
+            if value:
+                raise ConfigError(f"A load test does not take {option}, which is for files. Received: {value}.")
         _benchmark_serving(
             artifacts[0],
             data,
@@ -230,14 +260,46 @@ def benchmark(
         return
     start_tensorflow()
     import tfopt
+    from tfopt.artifact import write_whole
+    from tfopt.benchmark.fail_check import check_rules, require_previous
+    from tfopt.benchmark.fail_rules import Rule
+    from tfopt.benchmark.report import Report
     from tfopt.data import load_npz
 
+    rules = [Rule.parse(text) for text in fail_if or []]
+    earlier = None if compare is None else Report.load(compare)
+    require_previous(rules, earlier)
     arrays = None if data is None else load_npz(data)
-    test = None if arrays is None else (arrays.x_test, arrays.y_test)
-    report = tfopt.benchmark(artifacts, test, estimate=estimate, target=target)  # type: ignore[arg-type]
+    report = tfopt.benchmark(
+        artifacts,
+        None if arrays is None else (arrays.x_test, arrays.y_test),
+        threads=threads or (1, 2),
+        estimate=estimate,
+        target=target,  # type: ignore[arg-type]
+        xnnpack=xnnpack,
+        price_per_hour=price_per_hour,
+        watts=watts,
+    )
     report.print_table(console)
+    if earlier is not None:
+        report.print_beside(earlier, console)
     if out is not None:
-        console.print(f"Report: {report.save(out)}", soft_wrap=True)
+        console.print(f"Report: {report.save(out, earlier=earlier)}", soft_wrap=True)
+    if markdown is not None:
+        with write_whole(markdown) as temporary:
+            temporary.write_text(report.to_markdown(earlier=earlier), encoding="utf-8")
+    findings = check_rules(report, rules, previous=earlier)
+    for finding in findings:
+        console.print(str(finding), soft_wrap=True, highlight=False, markup=False)
+    if failed := [entry.name for entry in report.entries if entry.error]:
+        raise BenchmarkError(
+            f"{len(failed)} of {len(report.entries)} files could not be measured: {', '.join(failed)}. The table says "
+            "why."
+        )
+    if broken := [finding for finding in findings if finding.outcome == "failed"]:
+        told = "; ".join(f"{finding.entry}: {finding.rule.text} ({finding.detail})" for finding in broken)
+        _print_error(f"[bold red]Failed:[/bold red] {escape(told)}")
+        raise typer.Exit(RULE_BROKEN)
 
 
 def _benchmark_serving(address: str, data: Path | None, out: Path | None, **options: Any) -> None:
@@ -261,6 +323,25 @@ def inspect(
     import tfopt
 
     console.print(tfopt.inspect(file, target=target).table(console.width))  # type: ignore[arg-type]
+
+
+@app.command()
+def migrate(
+    file: Annotated[
+        Path, typer.Argument(help="A model that tf_keras saved: .h5, .hdf5, .keras, or a SavedModel folder.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The .keras file to write; by default beside it, as NAME_keras_3.keras."),
+    ] = None,
+) -> None:
+    """Write a tf_keras model, pruned, clustered or quantize-aware by tfmot too, as a .keras file of Keras 3."""
+    start_tensorflow()
+    from tfopt.interop.migration_file import migrate_file
+
+    out = out or file.with_name(f"{file.stem}_keras_3.keras")
+    console.print(str(migrate_file(file, out)), soft_wrap=True, highlight=False, markup=False)
+    console.print(f"Keras 3 model: {out}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()

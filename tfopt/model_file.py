@@ -6,7 +6,8 @@ from pathlib import Path
 
 import keras
 
-import tfopt.quantization  # noqa: F401  (registers the layers of quantize-aware models with Keras)
+import tfopt.interop.keras_2_activations
+import tfopt.quantization  # noqa: F401  (both register with Keras what models are made of)
 from tfopt.errors import ModelError, first_line
 from tfopt.surgery.model import check_model
 
@@ -32,6 +33,7 @@ def load_model(path: str | Path) -> keras.Model:
     except Exception as error:  # Keras raises whatever the damaged part raises: zip, h5py, JSON, TypeError
         raise ModelError(
             f"Keras {keras.__version__} cannot load {path}: the file is damaged, or it was written by tf_keras "
-            f"or needs custom objects that are not registered. Keras says: {first_line(error)}"
+            f"(then: tfopt migrate {path.name}) or needs custom objects that are not registered. "
+            f"Keras says: {first_line(error)}"
         ) from error
     return check_model(model)

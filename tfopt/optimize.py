@@ -132,6 +132,7 @@ def optimize(
     from tfopt.export.tflite import export_tflite
     from tfopt.export.tflite_runtime import run_tflite
     from tfopt.fine_tuning import fine_tune
+    from tfopt.interop.tfmot import in_keras_3
     from tfopt.model_file import load_model
     from tfopt.quantization import coverage
     from tfopt.surgery.model import check_model
@@ -141,7 +142,7 @@ def optimize(
     if not 0 <= max_drop < 1:
         hint = f" Did you mean {max_drop / 100:g}?" if 1 <= max_drop <= 100 else ""
         raise ConfigError(f"optimize: max_drop must be a fraction in [0, 1). Received: {max_drop:g}.{hint}")
-    model = check_model(model) if not isinstance(model, (str, Path)) else load_model(model)
+    model = check_model(in_keras_3(model)) if not isinstance(model, (str, Path)) else load_model(model)
     x_train, y_train = train
     x_validation, y_validation = validation
     check_samples(x_train, model.inputs, what="training")

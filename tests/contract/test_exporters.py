@@ -153,11 +153,6 @@ def test_a_failure_in_the_middle_leaves_the_folder_as_it_was(
     assert content(tmp_path) == before
 
 
-def tf_keras_model() -> Any:
-    tf_keras = pytest.importorskip("tf_keras")
-    return tf_keras.Sequential([tf_keras.Input((6,)), tf_keras.layers.Dense(3)])
-
-
 def nan_model() -> keras.Model:
     broken = model()
     broken.get_layer("hidden").bias.assign([0, np.nan, 0, 0, 0, 0, 0, 0])
@@ -172,12 +167,11 @@ def unbuilt_model() -> keras.Model:
     ("build", "message"),
     [
         (nan_model, "hidden/bias' of the model 'classifier' has NaN or infinite values"),
-        (tf_keras_model, r"Expected a Keras 3 model \(keras\.Model\)\. Received: a tf_keras \(Keras 2\) model"),
         (unbuilt_model, "'unbuilt' is not built"),
         (lambda: "model.keras", r"Expected a Keras 3 model \(keras\.Model\)\. Received: str"),
         (lambda: None, r"Expected a Keras 3 model \(keras\.Model\)\. Received: NoneType"),
     ],
-    ids=["nan", "tf_keras", "unbuilt", "path", "none"],
+    ids=["nan", "unbuilt", "path", "none"],
 )
 def test_what_is_no_sound_keras_model_is_refused(
     exporter: Exporter, tmp_path: Path, build: Callable[[], Any], message: str

@@ -32,11 +32,6 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def tf_keras_model() -> Any:
-    tf_keras = pytest.importorskip("tf_keras")
-    return tf_keras.Sequential([tf_keras.Input((6,)), tf_keras.layers.Dense(3)])
-
-
 def nan_model() -> keras.Model:
     broken = model()
     broken.layers[0].bias.assign([0, np.inf, np.nan])
@@ -56,10 +51,9 @@ USES: dict[str, Callable[[Any, Path], Any]] = {
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (tf_keras_model, "Received: a tf_keras (Keras 2) model. Rebuild it with `import keras`"),
         (nan_model, "has NaN or infinite values. Training diverged: lower the learning rate"),
     ],
-    ids=["tf_keras", "nan"],
+    ids=["nan"],
 )
 def test_a_model_that_is_not_sound(
     use: Callable[[Any, Path], Any], build: Callable[[], Any], message: str, tmp_path: Path

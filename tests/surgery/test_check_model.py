@@ -104,6 +104,6 @@ def test_tf_keras_model_is_refused():
     assert done.returncode == 0, done.stderr
     message = (
         "Expected a Keras 3 model (keras.Model). Received: a tf_keras (Keras 2) model. "
-        "Rebuild it with `import keras` and copy the weights with set_weights(get_weights())."
+        "Translate it with tfopt.from_tf_keras(model), or its file with `tfopt migrate FILE`."
     )
     assert done.stdout.splitlines() == [message, message]

@@ -5,11 +5,11 @@ The package is light: what needs Keras is imported when its name is first used, 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfopt.compression.coding import coded_size_bytes, decode_array, encode_array, entropy_bits
 from tfopt.compression.coding_report import CodedCheckpoint, CodedWeight
+from tfopt.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from tfopt.compression.checkpoint import load_coded, save_coded
@@ -29,18 +29,13 @@ __all__ = [
     "save_coded",
 ]
 
-_HOMES = {
-    "FactorizationPlan": "tfopt.compression.factorization_plan",
-    "FactorizationRow": "tfopt.compression.factorization_plan",
-    "load_coded": "tfopt.compression.checkpoint",
-    "plan_factorization": "tfopt.compression.factorization_plan",
-    "save_coded": "tfopt.compression.checkpoint",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'tfopt.compression' has no attribute '{name}'")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "FactorizationPlan": "tfopt.compression.factorization_plan",
+        "FactorizationRow": "tfopt.compression.factorization_plan",
+        "load_coded": "tfopt.compression.checkpoint",
+        "plan_factorization": "tfopt.compression.factorization_plan",
+        "save_coded": "tfopt.compression.checkpoint",
+    },
+)

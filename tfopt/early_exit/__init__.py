@@ -6,8 +6,9 @@ The package is light: what needs Keras is imported when it is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from tfopt.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     import keras
@@ -34,17 +35,20 @@ __all__ = [
     "split_stages",
 ]
 
-_HOMES = {
-    "EarlyExitNetwork": "tfopt.early_exit.network",
-    "EarlyExitRunner": "tfopt.early_exit.runner",
-    "ExitPolicy": "tfopt.early_exit.policy",
-    "ExitReport": "tfopt.early_exit.report",
-    "choose_thresholds": "tfopt.early_exit.thresholds",
-    "exit_report": "tfopt.early_exit.report",
-    "export_early_exit_saved_model": "tfopt.early_exit.export_saved_model",
-    "export_early_exit_tflite": "tfopt.early_exit.export_tflite",
-    "split_stages": "tfopt.early_exit.stages",
-}
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "EarlyExitNetwork": "tfopt.early_exit.network",
+        "EarlyExitRunner": "tfopt.early_exit.runner",
+        "ExitPolicy": "tfopt.early_exit.policy",
+        "ExitReport": "tfopt.early_exit.report",
+        "choose_thresholds": "tfopt.early_exit.thresholds",
+        "exit_report": "tfopt.early_exit.report",
+        "export_early_exit_saved_model": "tfopt.early_exit.export_saved_model",
+        "export_early_exit_tflite": "tfopt.early_exit.export_tflite",
+        "split_stages": "tfopt.early_exit.stages",
+    },
+)
 
 
 def early_exit(
@@ -95,11 +99,3 @@ def early_exit(
     from tfopt.early_exit.heads import attach_exits
 
     return attach_exits(model, exits, head)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'tfopt.early_exit' has no attribute '{name}'")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value

@@ -21,6 +21,7 @@ from tfopt.export.onnx_file import OnnxTensor, read_onnx
 from tfopt.export.onnx_runtime import float_operators, require_onnxruntime, run_onnx
 from tfopt.export.signature import check_static, input_names, output_names
 from tfopt.export.verify import check_sqnr, compare, relative_error
+from tfopt.interop.tfmot import in_keras_3
 from tfopt.quantization import is_quantize_aware, strip
 from tfopt.recipe import Recipe
 from tfopt.surgery.model import check_model
@@ -106,7 +107,7 @@ def export_onnx(
         raise ConfigError(f"export_onnx: opset must be from {OPSETS[0]} to {OPSETS[-1]}. Received: {opset!r}.")
     path = check_file_path(path, ".onnx", exporter="export_onnx")
     require_onnxruntime("The ONNX export")
-    check_model(model)
+    model = check_model(in_keras_3(model, calibration=calibration))
     check_static(model, "export_onnx")
     _check_size(model)
     model = in_float32(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tfopt.errors import ConfigError, ExportError, ModelError
 from tfopt.export.archive import write_archive
 from tfopt.export.image_bytes import BYTES_SIGNATURE, ImageBytes
 from tfopt.export.saved_model_check import CHECKED_BATCH_SIZES, SignatureCheck, check_signature
-from tfopt.export.signature import SIGNATURE, input_names, output_names
+from tfopt.export.signature import SIGNATURE, call_flat, input_names, output_names
 from tfopt.export.verify import Agreement
 
 __all__ = ["UNKNOWN_SIZE", "SavedModelSignature", "input_specs", "write_saved_model"]
@@ -58,8 +59,17 @@ class SavedModelSignature:
         }
 
 
+Call = Callable[[Sequence[Any]], list[Any]]
+"""From the list of a model's input tensors to that of its outputs."""
+
+
 def write_saved_model(
-    model: keras.Model, directory: str | Path, *, data: Samples | None = None, image_bytes: ImageBytes | None = None
+    model: keras.Model,
+    directory: str | Path,
+    *,
+    data: Samples | None = None,
+    image_bytes: ImageBytes | None = None,
+    around: Callable[[Call, Sequence[tf.TensorSpec]], Call] | None = None,
 ) -> SavedModelSignature:
     """Writes a Sequential or Functional model as a SavedModel and checks that it answers as Keras does.
 
@@ -81,6 +91,7 @@ def write_saved_model(
             [0, 1) for floats, 0 or 1 for integers, unknown sizes being 32.
         image_bytes: writes a second signature, `serving_bytes`, which takes encoded images; it is checked on made-up
             PNG files, of the model's size against Keras and of another size for running at all.
+        around: makes of the model's call, and the specs of its inputs, the one that is written.
 
     Raises:
         ConfigError: if the folder exists, or `image_bytes` does not suit the model.
@@ -106,7 +117,10 @@ def write_saved_model(
     names = output_names(model)
     more = {BYTES_SIGNATURE: _bytes_endpoint(model, inputs, image_bytes)} if image_bytes else None
 
-    write_archive(model, Path(directory), outputs=names, batch_size=None, more_signatures=more)
+    call = None
+    if around:
+        call = around(partial(call_flat, model), [tf.TensorSpec(spec.shape, spec.dtype) for spec in inputs])
+    write_archive(model, Path(directory), outputs=names, batch_size=None, call=call, more_signatures=more)
     return _checked(model, Path(directory), inputs, names, samples, image_bytes)
 
 

@@ -28,6 +28,7 @@ from tfopt.export.tflite_compaction import compacted
 from tfopt.export.tflite_file import Tensor, TfliteFile, read_tflite
 from tfopt.export.tflite_runtime import run_tflite
 from tfopt.export.verify import check_sqnr, compare
+from tfopt.interop.tfmot import in_keras_3
 from tfopt.quantization import freeze, is_quantize_aware, settings_of, strip
 from tfopt.recipe import Recipe
 from tfopt.surgery.elementary import with_elementary_normalizations
@@ -66,7 +67,7 @@ def export_tflite(
     same samples. Only then it is put at `path`, with `NAME.artifact.json` beside it.
 
     Args:
-        model: a built Keras 3 model, plain or from `quantize_aware`.
+        model: a built Keras 3 model, plain or from `quantize_aware`, or one of tf_keras (see `tfopt.from_tf_keras`).
         path: the file to write, ending in .tflite.
         quantization: a preset; by default what the model was made quantize-aware for, else "int8".
             "int8": int8 input, output and operators, for microcontrollers and fast CPU inference;
@@ -121,7 +122,7 @@ def export_tflite(
             f"export_tflite: quantization must be one of {', '.join(PRESETS)}. Received: {quantization!r}."
         )
     path = check_file_path(path, ".tflite", exporter="export_tflite")
-    check_model(model)
+    model = check_model(in_keras_3(model, calibration=calibration))
     check_static(model, "export_tflite")
     given, model = model, in_float32(model)
     config, exceptions = settings_of(model)

@@ -10,6 +10,8 @@ import keras
 
 from tfopt.data import Samples, check_samples
 from tfopt.errors import ConfigError, ModelError
+from tfopt.interop.delegation import quantize_tf_keras
+from tfopt.interop.legacy import is_tf_keras
 from tfopt.quantization.layers import (
     FakeQuantize,
     FixedFakeQuantize,
@@ -26,7 +28,7 @@ from tfopt.surgery.elementary import as_elementary, origin_of
 from tfopt.surgery.graph import Call, Copier, Graph, Value, copy_call, read_graph, rebuild, unique_name
 from tfopt.surgery.model import check_model
 
-__all__ = ["is_quantize_aware", "quantize_aware"]
+__all__ = ["is_quantize_aware", "quantize_aware", "range_layer_name"]
 
 
 def quantize_aware(
@@ -48,7 +50,8 @@ def quantize_aware(
     Batch norm stays a layer of its own while training; the converter folds it exactly.
 
     Args:
-        model: a Functional or Sequential model (nested ones are laid flat) of float32 layers.
+        model: a Functional or Sequential model (nested ones are laid flat) of float32 layers. A model of tf_keras is
+            given to `tfmot.quantization.keras` instead, which has neither calibration nor another mode than int8.
         calibration: samples that the activation ranges start from: an array of shape `(n, ...)`, a sequence
             or mapping of arrays for several inputs, or a tf.data.Dataset of batches. Without it the first
             training batch sets the ranges, and until then each batch is rounded to its own.
@@ -80,6 +83,8 @@ def quantize_aware(
     References:
         Jacob et al. 2018, arXiv:1712.05877; Krishnamoorthi 2018, arXiv:1806.08342.
     """
+    if is_tf_keras(model):
+        return quantize_tf_keras(model, calibration=calibration, config=config, layers=layers)
     check_model(model)
     if is_quantize_aware(model):
         raise ModelError(
@@ -162,6 +167,11 @@ def is_quantize_aware(model: keras.Model) -> bool:
     return any(isinstance(layer, NamedOutput) for layer in model.layers)
 
 
+def range_layer_name(shared: SharedRange) -> str:
+    """The name of the layer that rounds to a planned range, in what `quantize_aware` returns."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{shared.name}_range")  # an input may be called what TensorFlow refuses
+
+
 def _exceptions(
     layers: Mapping[str, QuantizationConfig | Quantization], model: keras.Model, graph: Graph
 ) -> dict[str, QuantizationConfig]:
@@ -192,7 +202,7 @@ def _output_layer_names(model: keras.Model) -> list[str]:
 
 
 def _rounding(shared: SharedRange, dtype: str, config: QuantizationConfig) -> keras.Layer:
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{shared.name}_range")  # an input may be called what TensorFlow refuses
+    name = range_layer_name(shared)
     if shared.fixed is not None:
         return FixedFakeQuantize(*shared.fixed, bits=shared.bits, name=name, dtype=dtype)
     kind = LearnedFakeQuantize if config.learn_ranges else FakeQuantize

@@ -7,9 +7,9 @@ schedule one that a Keras optimizer takes; it loads TensorFlow at its first use,
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tfopt.lazy_names import lazy_names
 from tfopt.schedules.arguments import check_steps
 from tfopt.schedules.composition import cosine_restarts, one_cycle, sequence, warmup, warmup_stable_decay
 from tfopt.schedules.curves import constant, cosine, exponential, polynomial, step_decay
@@ -35,8 +35,4 @@ __all__ = [
     "warmup_stable_decay",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "as_keras":
-        return import_module("tfopt.schedules.keras_schedule").as_keras
-    raise AttributeError(f"module 'tfopt.schedules' has no attribute '{name}'")
+__getattr__ = lazy_names(__name__, {"as_keras": "tfopt.schedules.keras_schedule"})

@@ -23,7 +23,7 @@ def check_model(model: object) -> keras.Model:
         if "tf_keras" in origin:
             raise ModelError(
                 "Expected a Keras 3 model (keras.Model). Received: a tf_keras (Keras 2) model. "
-                "Rebuild it with `import keras` and copy the weights with set_weights(get_weights())."
+                "Translate it with tfopt.from_tf_keras(model), or its file with `tfopt migrate FILE`."
             )
         raise ModelError(f"Expected a Keras 3 model (keras.Model). Received: {type(model).__name__}.")
     if not model.built:

@@ -16,6 +16,7 @@ from tfopt.export.edge_tpu.compiler import Compilation, compile_for_edge_tpu
 from tfopt.export.edge_tpu.prediction import EdgeTpuPrediction, predict
 from tfopt.export.edge_tpu.rewrites import rewrite_for_edge_tpu
 from tfopt.export.tflite import export_tflite
+from tfopt.interop.tfmot import in_keras_3
 from tfopt.quantization import is_quantize_aware
 from tfopt.surgery.model import check_model
 
@@ -71,7 +72,7 @@ Received: model.bin.
     References: Coral, "TensorFlow models on the Edge TPU" and "Edge TPU Compiler".
     """
     path = check_file_path(path, ".tflite", exporter="export_edge_tpu")
-    check_model(model)
+    model = check_model(in_keras_3(model, calibration=calibration))
     if getattr(model, "inputs", None) and not is_quantize_aware(model):
         model = rewrite_for_edge_tpu(model)
     with write_artifact(path) as write, tempfile.TemporaryDirectory(prefix="tfopt-edge-tpu-") as folder:
