@@ -99,11 +99,12 @@ def _described(found: dict[str, Any]) -> str:
 
 def render_batching_search(results: dict[str, Any]) -> str:
     lines = [
-        "| model | answers within | setting of | setting | answers/s in time | of single rounds | p99, ms | found in |",
-        "|---|---:|---|---|---:|---:|---:|---:|",
+        "| model | load | setting of | setting | answers/s in time | of single rounds | p99, ms | found in |",
+        "|---|---|---|---|---:|---:|---:|---:|",
     ]
     for model, found in results["models"].items():
         best = max(found["best_of_grid"], key=lambda one: found["final"][one]["goodput_per_second"]["median"])
+        load = f"{found['clients']} clients, within {found['slo_ms']:.0f} ms"
         said = f"the search: {'do not batch' if found['chosen'] == 'no batching' else 'batch'}"
         rows = [
             (said, found["chosen"], f"{found['search_seconds']:.0f} s, {found['share_of_time']:.0%} of the grid's time")
@@ -114,23 +115,22 @@ def render_batching_search(results: dict[str, Any]) -> str:
             row = found["final"][setting]
             speed = row["goodput_per_second"]
             lines.append(
-                f"| {SEARCHED[model]} | {found['slo_ms']:.0f} ms | {whose} | {setting} | {speed['median']:.0f} "
+                f"| {SEARCHED[model]} | {load} | {whose} | {setting} | {speed['median']:.0f} "
                 f"| {speed['smallest']:.0f} – {speed['largest']:.0f} | {row['p99_ms']:.0f} | {spent} |"
             )
     lines += ["", *(f"- {SEARCHED[model]}: {_share(found)}." for model, found in results["models"].items())]
-    clients = ", ".join(sorted({str(found["clients"]) for found in results["models"].values()}))
     lines += [
         "",
-        f"{clients} clients in a closed loop. The grid: no batching, and batches of up to 2 to 64 with time-outs of 0, "
-        "1, 5 and 20 ms and one batch at a time or as many as cores, each measured as long and as often as the search "
-        "measures its last settings. Figures are of a comparison after it, in turns.",
+        "Closed loops. The grid: no batching, and batches of up to 2 to 64 with time-outs of 0, 1, 5 and 20 ms and one "
+        "batch at a time or as many as cores, each measured as long and as often as the search measures its last "
+        "settings. Figures are of a comparison after it, in turns.",
         "",
         measured(results, "batching_search"),
     ]
     return "\n".join(lines)
 
 
-SEARCHED = {"dense": "4 × Dense(3200)", "small": "a small MLP", "attention": "two attention layers"}
+SEARCHED = {"dense": "4 × Dense(3200)", "small": "a small MLP", "convolutions": "6 × Conv2D(64) on 96 × 96"}
 
 
 def _share(found: dict[str, Any]) -> str:

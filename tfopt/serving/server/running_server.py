@@ -37,7 +37,9 @@ KEEP_ALIVE_SECONDS = 75
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 OPEN_FILES = 65536
 """A connection is an open file, and many systems allow 1024."""
-
+SWITCH_INTERVAL_SECONDS = 0.001
+"""A thread that ran a batch needs the interpreter to hand out answers, while the event loop reads the next requests.
+With Python's 5 ms it would wait for longer than many models run."""
 
 Closer = Callable[[], Awaitable[None]]
 
@@ -94,6 +96,7 @@ async def run_server(settings: ServerSettings) -> None:
         poll_seconds=settings.poll_seconds,
         on_batch=metrics.on_batch,
     )
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     try:
         await store.start()
         _check_models(store, settings.path)
