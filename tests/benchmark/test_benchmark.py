@@ -135,6 +135,22 @@ def test_predictions_that_are_not_finite_are_refused(files, monkeypatch):
         tfopt.benchmark(files.int8, (files.x, np.linspace(0, 1, 64)), threads=[1], **FAST)
 
 
+def test_a_file_whose_predictions_are_not_finite_leaves_the_others_their_scores(files, monkeypatch):
+    predict = TfliteRunner.predict
+
+    def no_numbers_of_int8(self, samples, advance):
+        outputs = predict(self, samples, advance)
+        return outputs if "float32" in str(self.path) else [np.full_like(output, np.nan) for output in outputs]
+
+    monkeypatch.setattr(TfliteRunner, "predict", no_numbers_of_int8)
+    targets = files.probabilities + 0.125
+    float32, int8 = tfopt.benchmark([files.float32, files.int8], (files.x, targets), threads=[1], **FAST).entries
+    assert "predictions of int8 must be finite" in int8.error
+    assert (int8.score, int8.agreement, int8.latencies) == (None, None, ())
+    assert float32.score is not None
+    assert float32.latencies[0].p50_ms > 0
+
+
 def test_a_classification_comes_without(report, tmp_path):
     assert {entry.error_against_targets for entry in report.entries} == {None}
     assert {entry.error_against_baseline for entry in report.entries} == {None}

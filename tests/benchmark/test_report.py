@@ -205,6 +205,18 @@ def test_the_table_fits_a_narrow_terminal_without_losing_a_figure():
         assert figure in text
 
 
+def test_columns_that_do_not_fit_side_by_side_are_put_below_each_other():
+    console = Console(width=80, record=True, color_system=None, file=io.StringIO())
+    names = ["float32", "int8", "int8_pruned", "int8_small", "int8_small_pruned"]
+    made = [made_entry(name, 1000, timed(0.2312 * (1 + number))) for number, name in enumerate(names)]
+    made_report(*made).print_table(console)
+    text = console.export_text()
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert text.count("Digits") == text.count("the baseline's size") == 1
+    for figure in (*names, "0.227–0.236", "0.453–0.472", "0.680–0.707", "0.906–0.943", "1.13–1.18"):
+        assert figure in text
+
+
 def test_entries_are_added_by_a_copy():
     first = report(FLOAT)
     both = first.model_copy(update={"entries": (*first.entries, entry("int8", 1000))})

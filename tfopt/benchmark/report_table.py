@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -13,25 +15,48 @@ from tfopt.benchmark.measurements import Measurements
 __all__ = ["report_table"]
 
 
-def report_table(report: Measurements, console: Console) -> Table:
-    """The entries beside the baseline: a row for each, or a column for each where rows are too wide."""
+def report_table(report: Measurements, console: Console) -> RenderableType:
+    """The entries beside the baseline: a row for each, or a column for each where rows are too wide.
+
+    Columns that do not fit side by side either are put into several tables, one below the other.
+    """
     figures = columns(report)
-    by_row = _table(report)
-    by_row.add_column("")
+    rows = _in_rows(report, figures)
+    if _fits(rows, console):
+        return rows
+    count = len(report.entries)
+    for tables in range(1, count + 1):
+        parts = [range(count)[begin : begin + -(-count // tables)] for begin in range(0, count, -(-count // tables))]
+        found = [_in_columns(report, figures, part) for part in parts]
+        if all(_fits(table, console) for table in found):
+            break
+    found[0].title = Text(report.title)
+    found[-1].caption = _caption(report)
+    return Group(*found)
+
+
+def _fits(table: Table, console: Console) -> bool:
+    return console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width
+
+
+def _in_rows(report: Measurements, figures: Sequence[Column]) -> Table:
+    table = _table(title=Text(report.title), caption=_caption(report))
+    table.add_column("")
     for figure in figures:
-        by_row.add_column(_heading(figure), justify="right")
+        table.add_column(_heading(figure), justify="right")
     for index, entry in enumerate(report.entries):
-        by_row.add_row(Text(entry.name), *(_cell(figure.cells[index]) for figure in figures))
-    unlimited = console.options.update(max_width=10_000)
-    if console.measure(by_row, options=unlimited).maximum <= console.width:
-        return by_row
-    by_column = _table(report)
-    by_column.add_column("")
-    for entry in report.entries:
-        by_column.add_column(Text(entry.name), justify="right", overflow="fold")
+        table.add_row(Text(entry.name), *(_cell(figure.cells[index]) for figure in figures))
+    return table
+
+
+def _in_columns(report: Measurements, figures: Sequence[Column], entries: range) -> Table:
+    table = _table()
+    table.add_column("")
+    for index in entries:
+        table.add_column(Text(report.entries[index].name), justify="right", overflow="fold")
     for figure in figures:
-        by_column.add_row(figure.heading, *(_cell(cell) for cell in figure.cells))
-    return by_column
+        table.add_row(figure.heading, *(_cell(figure.cells[index]) for index in entries))
+    return table
 
 
 def _heading(figure: Column) -> str:
@@ -47,8 +72,8 @@ def _cell(cell: Cell) -> str:
     return f"{text}\n{cell.remark}" if cell.remark else text
 
 
-def _table(report: Measurements) -> Table:
-    table = Table(title=Text(report.title), caption=_caption(report), caption_justify="left", box=box.SIMPLE_HEAD)
+def _table(**named: Text) -> Table:
+    table = Table(**named, caption_justify="left", box=box.SIMPLE_HEAD)
     table.pad_edge = False
     return table
 

@@ -47,8 +47,6 @@ def score_all(targets: Any, predictions: dict[str, list[np.ndarray]], metric: Me
         {'int8': 0.5}
     """
     regression = is_regression(targets, next(iter(predictions.values())), metric)
-    if regression:
-        _check_finite(predictions)
     scores: dict[str, Score] = {name: score(targets, outputs, metric) for name, outputs in predictions.items()}
     metrics = list(dict.fromkeys(one.metric for one in scores.values()))
     if len(metrics) > 1:
@@ -62,12 +60,6 @@ def score_all(targets: Any, predictions: dict[str, list[np.ndarray]], metric: Me
         values={name: one.value for name, one in scores.items()},
         errors=_errors(targets, first_outputs, baseline) if regression else {},
     )
-
-
-def _check_finite(predictions: dict[str, list[np.ndarray]]) -> None:
-    for name, outputs in predictions.items():
-        if not all(np.all(np.isfinite(output)) for output in outputs):
-            raise DataError(f"benchmark: the predictions of {name} must be finite. Received: NaN or infinite values.")
 
 
 def _errors(targets: Any, predictions: dict[str, np.ndarray], baseline: str) -> dict[str, dict[str, ErrorDistribution]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 from rich.progress import Progress
 
 from tfopt.benchmark.agreement import agreement
@@ -15,7 +16,7 @@ from tfopt.benchmark.conditions import conditions_remarks
 from tfopt.benchmark.loading import load_runner
 from tfopt.benchmark.machine import this_machine
 from tfopt.benchmark.measurements import CoverageRow
-from tfopt.benchmark.metric import ACCURACIES, MetricChoice, check_metric
+from tfopt.benchmark.metric import ACCURACIES, MetricChoice, check_metric, is_regression
 from tfopt.benchmark.progress import advance, progress_bar
 from tfopt.benchmark.protocol import measure
 from tfopt.benchmark.report import Report
@@ -115,13 +116,18 @@ class Session:
         task = bar.add_task("Predicting", total=sum(trial.sample_count for trial in _sound(trials)))
         for trial in trials:
             trial.attempt(partial(trial.predict, lambda count: advance(bar, task, count)))
-        predictions = {trial.name: trial.predictions for trial in _sound(trials) if trial.predictions is not None}
+        predictions = _predictions(trials)
         scored = targets is not None and bool(predictions)
+        if scored and is_regression(targets, next(iter(predictions.values())), self.metric):
+            for trial in trials:
+                trial.attempt(trial.check_finite)
+            predictions = _predictions(trials)
         scores = score_all(targets, predictions, self.metric, baseline=trials[0].name) if scored else Scores()
         classes = (scores.metric in ACCURACIES) if scores.metric in ACCURACIES or scores.errors else None
-        for trial in trials[1:]:
-            if trial.predictions is not None and trials[0].predictions is not None:
-                trial.agreement = agreement(trials[0].predictions, trial.predictions, classes=classes)
+        first = predictions.get(trials[0].name)
+        for trial in trials[1:] if first is not None else ():
+            if trial.name in predictions:
+                trial.agreement = agreement(first, predictions[trial.name], classes=classes)
         return scores
 
     def _time(self, trials: list[Trial], bar: Progress) -> None:
@@ -171,6 +177,11 @@ def _each(trials: list[Trial], title: str, step: Callable[[Trial], None], bar: P
 
 def _add_calls(trial: Trial, calls: dict[tuple[str, int | None], Callable[[], object]]) -> None:
     calls.update({(trial.name, threads): call for threads, call in trial.timed_calls().items()})
+
+
+def _predictions(trials: list[Trial]) -> dict[str, list[np.ndarray]]:
+    """The outputs of those that have not failed and predict."""
+    return {trial.name: trial.predictions for trial in _sound(trials) if trial.predictions is not None}
 
 
 def _sound(trials: list[Trial]) -> list[Trial]:

@@ -77,6 +77,11 @@ class Trial:
         """Runs all samples."""
         self.predictions = self._opened.predict(self._samples or [], advance)
 
+    def check_finite(self) -> None:
+        """Refuses predictions from which no error can be computed."""
+        if not all(np.all(np.isfinite(output)) for output in self.predictions or ()):
+            raise DataError(f"The predictions of {self.name} must be finite. Received: NaN or infinite values.")
+
     def timed_calls(self) -> dict[int | None, Callable[[], object]]:
         """One inference of the first sample, or of a made-up one, by thread count."""
         return self._opened.timed_calls(self._sample())
