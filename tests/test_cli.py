@@ -250,8 +250,8 @@ def test_an_interrupt_is_no_success(number: signal.Signals, code: int) -> None:
     [[], ["export"], ["bogus"], ["inspect", "a", "--bogus"], ["optimize", "a", "--data", "d", "--max-drop", "abc"]],
     ids=" ".join,
 )
-def test_wrong_usage_is_told_without_a_traceback(arguments: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", "tfopt", *arguments], capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stderr
-    assert "Usage:" in done.stderr + done.stdout
-    assert done.returncode == 2
+def test_wrong_usage_is_told_without_a_traceback(tfopt: Callable[..., Ended], arguments: list[str]) -> None:
+    ended = tfopt(*arguments)
+    assert "Traceback" not in ended.err
+    assert "Usage:" in ended.err + ended.out
+    assert ended.code == 2

@@ -26,9 +26,10 @@ def children() -> dict[int, str]:
     """The processes that this one has started and not yet waited for, dead ones too, with their command lines."""
     found = {}
     for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread of TensorFlow's that has ended since
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread of TensorFlow's has ended since
             for number in map(int, (task / "children").read_text().split()):
-                found[number] = Path(f"/proc/{number}/cmdline").read_text()
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a process has
+                    found[number] = Path(f"/proc/{number}/cmdline").read_text()
     return found
 
 

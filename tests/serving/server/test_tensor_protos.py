@@ -116,11 +116,11 @@ def test_an_unknown_rank_is_refused() -> None:
 
 def test_a_few_bytes_cannot_ask_for_all_memory() -> None:
     bomb = tensor(tf.float32, (1 << 20, 1 << 20), float_val=[1])
-    started = time.perf_counter()
+    started = time.thread_time()  # not the clock on the wall, which goes on while others have the processor
     with pytest.raises(RequestError, match="more than the 1000000 bytes") as refused:
         read_tensor(bomb, "x", max_bytes=1_000_000)
     assert refused.value.code is Code.RESOURCE_EXHAUSTED
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
 
 
 def test_a_dtype_without_a_field_is_told() -> None:
