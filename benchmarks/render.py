@@ -16,6 +16,7 @@ import export_tables
 import harness_tables
 import scoreboard_tables
 import serving_tables
+import target_tables
 import training_tables
 from compression_tables import span
 
@@ -258,18 +259,26 @@ RENDERERS = {
     **harness_tables.RENDERERS,
     **scoreboard_tables.RENDERERS,
     **serving_tables.RENDERERS,
+    **target_tables.RENDERERS,
     **training_tables.RENDERERS,
 }
+
+
+SOURCES: dict[str, str | tuple[str, ...]] = {**scoreboard_tables.SOURCES, **target_tables.SOURCES}
+"""The results that a table is drawn from, where they have another name than it; of several it gets a mapping."""
 
 
 def main() -> None:
     for name, (page, render) in RENDERERS.items():
         path = ROOT.parent / page
-        results = ROOT / "results" / f"{scoreboard_tables.SOURCES.get(name, name)}.json"
-        if not results.exists():
-            print(f"{page}: nothing to render, {results.name} is not measured yet.")
+        source = SOURCES.get(name, name)
+        names = (source,) if isinstance(source, str) else source
+        files = {one: ROOT / "results" / f"{one}.json" for one in names}
+        if absent := [file.name for file in files.values() if not file.exists()]:
+            print(f"{page}: nothing to render, {', '.join(absent)} is not measured yet.")
             continue
-        table = render(json.loads(results.read_text()))
+        results = {one: json.loads(file.read_text()) for one, file in files.items()}
+        table = render(results[source] if isinstance(source, str) else results)
         begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         text = path.read_text()

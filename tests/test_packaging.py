@@ -7,15 +7,22 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.metadata import Metadata
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import tfopt
 
 ROOT = Path(__file__).parents[1]
+EXTRAS = ("edge", "onnx", "serving")
+"""Those for users; the others are for who works on tfopt."""
 
 
 def package_map() -> tuple[dict[str, str], set[str]]:
@@ -60,21 +67,34 @@ def test_every_folder_with_code_is_a_package() -> None:
     assert [path for path in source_files() if not (path.parent / "__init__.py").exists()] == []
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_what_is_needed(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The sdist, the wheel that is made of it, and the wheel of the sources."""
     pytest.importorskip("setuptools", minversion="77", reason="pyproject.toml needs setuptools 77 to build")
-    source = tmp_path / "source"
+    folder = tmp_path_factory.mktemp("packages")
+    source = folder / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.cfg", "MANIFEST.in", "README.md", "CHANGELOG.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in ("tfopt", "callbacks"):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    for kind, out in (("--wheel", "of_sources"), (None, "of_sdist")):  # build makes the second wheel of the sdist
+        command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder / out), str(source)]
+        command += [kind] if kind else []
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        shutil.rmtree(source / "build", ignore_errors=True)
+    return {
+        "sdist": next((folder / "of_sdist").glob("*.tar.gz")),
+        "wheel of sdist": next((folder / "of_sdist").glob("*.whl")),
+        "wheel": next((folder / "of_sources").glob("*.whl")),
+    }
 
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
+
+@pytest.mark.slow
+def test_the_wheel_holds_what_is_needed(packages: dict[str, Path]) -> None:
+    archive = zipfile.ZipFile(packages["wheel"])
+    names = archive.namelist()
     shipped = {name for name in names if ".dist-info/" not in name}
     folders, _ = package_map()
     expected = {
@@ -88,7 +108,63 @@ def test_the_wheel_holds_what_is_needed(tmp_path: Path) -> None:
     assert not any(name.startswith("callbacks/") for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
-    assert "tfopt = tfopt.cli:main" in zipfile.ZipFile(wheel).read(entry_points).decode()
+    assert "tfopt = tfopt.cli:main" in archive.read(entry_points).decode()
+
+
+@pytest.mark.slow
+def test_the_wheel_of_the_sdist_is_the_same(packages: dict[str, Path]) -> None:
+    wheels = [zipfile.ZipFile(packages[name]) for name in ("wheel", "wheel of sdist")]
+    contents = [{name: wheel.read(name) for name in wheel.namelist()} for wheel in wheels]
+    assert contents[0].keys() == contents[1].keys()
+    assert [name for name in contents[0] if contents[0][name] != contents[1][name]] == []
+
+
+@pytest.mark.slow
+def test_the_sdist_holds_what_a_wheel_is_made_of_and_no_more(packages: dict[str, Path]) -> None:
+    with tarfile.open(packages["sdist"]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "setup.cfg", "README.md", "LICENSE", "CHANGELOG.md"} <= names
+    assert "callbacks/magnitude_pruning.py" in names
+    assert [name for name in names if name.startswith(("tests", "docs", "benchmarks", "notebooks"))] == []
+
+
+@pytest.mark.slow
+def test_the_metadata_keep_to_the_standard(packages: dict[str, Path]) -> None:
+    wheel = zipfile.ZipFile(packages["wheel"])
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    metadata = Metadata.from_email(wheel.read(name), validate=True)  # raises for each field that is not as it should be
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert str(metadata.version) == project["version"] == tfopt.__version__
+    assert metadata.summary == project["description"]
+    assert metadata.description_content_type == "text/markdown"
+    assert metadata.description == (ROOT / "README.md").read_text()
+    assert metadata.license_expression == "Apache-2.0"
+    assert metadata.license_files == ["LICENSE"]
+    assert "Typing :: Typed" in metadata.classifiers
+    required = {one.name for one in metadata.requires_dist if one.marker is None}
+    assert required == {Requirement(one).name for one in project["dependencies"]}
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [one for name, extra in project["optional-dependencies"].items() if name in EXTRAS for one in extra]
+    declared = {canonicalize_name(Requirement(one).name) for one in [*project["dependencies"], *extras]}
+    imported = set()
+    for path in source_files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.add(str(node.module).partition(".")[0])
+    libraries = imported - sys.stdlib_module_names - {"tfopt"}
+    assert len(libraries) > 10
+    distributions = packages_distributions()
+    undeclared = {
+        name: distributions.get(name, ["not installed"])
+        for name in libraries
+        if not declared & {canonicalize_name(one) for one in distributions.get(name, [])}
+    }
+    assert undeclared == {}
 
 
 def test_the_public_names_are_those_that_resolve() -> None:

@@ -15,7 +15,7 @@ from tfopt.demo import load_data
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = sorted([README, *(ROOT / "docs").glob("*.md")])
-TEXTS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs" / "adr").glob("*.md"))]
+TEXTS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*/*.md"))]
 INSTALL_AND_DEMO = "pip install -e . && tfopt demo"
 INSTALL_AND_TEST = "pip install -e '.[dev]' && pytest"
 
@@ -28,9 +28,9 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
-def commands() -> list[list[str]]:
-    lines = [line for block in blocks(README, "sh") for line in block.splitlines()]
-    return [shlex.split(line) for line in lines if line.startswith("tfopt ")]
+def commands(*pages: Path) -> list[list[str]]:
+    lines = [line for page in pages for block in blocks(page, "sh") for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("tfopt ")]
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +87,10 @@ def test_the_two_commands_are_there() -> None:
 
 
 def test_every_command_of_the_command_line_is_shown() -> None:
-    assert {command for _, command, *_ in commands()} == set(typer.main.get_group(app).commands)
+    assert {command for _, command, *_ in commands(README)} == set(typer.main.get_group(app).commands)
 
 
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
+@pytest.mark.parametrize("words", commands(*PAGES), ids=" ".join)
 def test_shown_options_exist(words: list[str]) -> None:
     command = typer.main.get_group(app).commands[words[1]]
     # Parsing checks names and types; nothing is run.

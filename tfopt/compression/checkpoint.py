@@ -87,6 +87,13 @@ def load_coded(path: str | Path) -> keras.Model:
     Raises:
         DataError: if the file is missing, of another kind, of a newer format, or damaged.
         ModelError: if Keras cannot build the model, as where a layer is not registered.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     restored = load_coded(save_coded(model, f"{folder}/model.coded").path)
+        >>> bool(np.array_equal(restored.get_weights()[0], model.get_weights()[0]))
+        True
     """
     path = Path(path)
     try:

@@ -66,6 +66,14 @@ def export_early_exit_tflite(
         DataError: if the calibration data does not fit.
         ExportError: if a stage is refused; nothing is written then.
 
+    Example:
+        >>> policy = ExitPolicy(exits=("exit_1", "classes"), thresholds=(0.9,))
+        >>> export_early_exit_tflite(keras.Sequential(), "model.bin", policy)
+        Traceback (most recent call last):
+        ...
+        tfopt.errors.ConfigError: export_early_exit_tflite: the path must be that of a file ending in .tflite. \
+Received: model.bin.
+
     References: TensorFlow Lite's schema.fbs (`SignatureDef`).
     """
     path = check_file_path(path, ".tflite", exporter="export_early_exit_tflite")

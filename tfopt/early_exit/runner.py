@@ -37,6 +37,14 @@ class EarlyExitRunner:
         DataError: if there is no record beside the file.
         ConfigError: if the policy is of another network.
         BenchmarkError: if the file cannot be loaded.
+
+    Example:
+        >>> EarlyExitRunner("absent.tflite")
+        Traceback (most recent call last):
+        ...
+        tfopt.errors.DataError: Expected the stages of absent.tflite in absent.exits.json, as \
+export_early_exit_tflite writes them. Received: FileNotFoundError: [Errno 2] No such file or directory: \
+'absent.exits.json'
     """
 
     def __init__(self, path: str | Path, *, threads: int = 1, policy: ExitPolicy | None = None) -> None:

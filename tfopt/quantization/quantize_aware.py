@@ -163,7 +163,13 @@ def quantize_aware(
 
 
 def is_quantize_aware(model: keras.Model) -> bool:
-    """Whether `quantize_aware` made the model."""
+    """Whether `quantize_aware` made the model.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> is_quantize_aware(model), is_quantize_aware(quantize_aware(model))
+        (False, True)
+    """
     return any(isinstance(layer, NamedOutput) for layer in model.layers)
 
 

@@ -65,6 +65,13 @@ def freeze(model: keras.Model) -> keras.Model:
 
     Raises:
         ModelError: if a range was never observed.
+
+    Example:
+        >>> from tfopt.quantization import quantize_aware
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="hidden")])
+        >>> frozen = freeze(quantize_aware(model, calibration=np.eye(4, dtype="float32")))
+        >>> "hidden" in [layer.name for layer in frozen.layers]
+        True
     """
     weights: list[tuple[keras.Variable, np.ndarray]] = []
     scales: dict[Value, float] = {}

@@ -11,7 +11,7 @@ __all__ = ["check_number", "check_positive", "check_steps"]
 
 
 def check_steps(name: str, value: int, *, minimum: int = 0) -> int:
-    """Returns the value if it is a whole number of at least `minimum`: how arguments in steps are checked.
+    """Returns `value` if it is a whole number of at least `minimum`: how arguments in steps are checked.
 
     Raises:
         ConfigError: if it is not; the message starts with `name`.

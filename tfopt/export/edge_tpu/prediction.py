@@ -150,6 +150,13 @@ def predict(source: str | Path | Artifact) -> EdgeTpuPrediction:
     Raises:
         DataError: if the file cannot be read or has changed since its record was written, or an operator lacks inputs.
 
+    Example:
+        >>> predict("absent.tflite")
+        Traceback (most recent call last):
+        ...
+        tfopt.errors.DataError: Cannot read absent.tflite. Received: [Errno 2] No such file or directory: \
+'absent.tflite'.
+
     References: Coral, "TensorFlow models on the Edge TPU"; see `tfopt.export.edge_tpu.limits`.
     """
     if not isinstance(source, Artifact) and record_path(Path(source)).exists():
