@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -42,16 +41,17 @@ def read_backup(path: Path, current: list[np.ndarray]) -> tuple[dict[str, Any], 
         ConfigError: if the file is damaged, or its weights are those of another model.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             state = json.loads(str(file["state"]))
             weights = [file[f"weight_{number}"] for number in range(state["weights"])]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            forms = [(weight.shape, weight.dtype.itemsize) for weight in weights]
+    except Exception as error:  # NumPy raises whatever the damaged part leads to: zip, header, type
         raise ConfigError(
             f"EarlyStopping: backup={str(path)!r} is not a file that it wrote ({error}). Delete it, or name another."
         ) from None
     if not weights:
         return state, None
-    if [weight.shape for weight in weights] != [weight.shape for weight in current]:
+    if forms != [(weight.shape, weight.dtype.itemsize) for weight in current]:
         raise ConfigError(
             f"EarlyStopping: the weights in backup={str(path)!r} are those of another model. Delete the file, or name "
             "another."

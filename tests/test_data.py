@@ -1,5 +1,6 @@
 """Data is checked at the door: what fits passes unchanged, what does not is told with the received value."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,20 @@ def test_an_npy_under_the_name_of_an_npz(tmp_path: Path) -> None:
         np.save(file, np.zeros(3))
     with pytest.raises(DataError, match="Cannot read"):
         load_npz(tmp_path / "a.npz")
+
+
+def test_a_member_that_is_no_array(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x_train=np.zeros((2, 3)), y_train=np.zeros(2), y_test=np.zeros(2))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("x_test.npy", b"no array")
+    with pytest.raises(DataError, match=r"expected arrays\. Received for x_test: what NumPy did not write"):
+        load_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "m8[s]"])
+def test_numbers_that_no_model_takes(dtype: str) -> None:
+    with pytest.raises(DataError, match=f"x_train must hold finite numbers.*{np.dtype(dtype)}".replace("[", r"\[")):
+        ArrayDataset(**arrays(x_train=np.zeros((6, 3), dtype)))
 
 
 def test_arrays_without_an_axis(tmp_path: Path) -> None:

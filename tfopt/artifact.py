@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer, field_validator
+from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
 
 from tfopt.errors import ConfigError, DataError
 
@@ -146,7 +146,7 @@ class Artifact(BaseModel):
         record = record_path(path)
         try:
             artifact = cls.model_validate({**_read_json(record), "path": path})
-        except (OSError, ValueError, ValidationError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # a ValidationError is a ValueError
             raise DataError(f"Artifact.load: expected the record of {path} in {record}. Received: {error}") from None
         if not path.exists():
             raise DataError(f"Artifact.load: {path} does not exist, though its record {record.name} does.")

@@ -46,7 +46,7 @@ class ArrayDataset:
                     f"x_{split} and y_{split} must hold as many samples, at least 1. "
                     f"Received the shapes {x.shape} and {y.shape}."
                 )
-            if not np.issubdtype(x.dtype, np.number) or not np.all(np.isfinite(x)):
+            if x.dtype.kind not in "iuf" or not np.all(np.isfinite(x)):
                 raise DataError(f"x_{split} must hold finite numbers. Received: NaN, infinity or dtype {x.dtype}.")
 
 
@@ -64,6 +64,8 @@ def load_npz(path: str | Path) -> ArrayDataset:
             found = file.files
     except Exception as error:  # NumPy raises whatever the damaged part leads to: zip, header, type
         raise DataError(f"Cannot read {path} as an NPZ file ({type(error).__name__}: {error}).") from None
+    if other := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:  # bytes, to NumPy
+        raise DataError(f"{path}: expected arrays. Received for {', '.join(other)}: what NumPy did not write.")
     missing = [key for key in KEYS if key not in arrays]
     if missing:
         raise DataError(

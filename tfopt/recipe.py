@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tfopt.artifact import write_whole
 from tfopt.errors import ConfigError
+from tfopt.yaml_text import read_yaml
 
 __all__ = [
     "RANGE_METHODS",
@@ -138,7 +139,7 @@ class Recipe(BaseModel):
     def save(self, path: str | Path) -> Path:
         """Writes the recipe as YAML and returns where."""
         with write_whole(path) as temporary:
-            temporary.write_text(self.to_yaml())
+            temporary.write_text(self.to_yaml(), encoding="utf-8")
         return Path(path)
 
     @classmethod
@@ -161,9 +162,10 @@ class Recipe(BaseModel):
             ConfigError: if the text is not YAML, a field is unknown, or its value is not allowed.
         """
         try:
-            return cls.from_dict(yaml.safe_load(text))
-        except yaml.YAMLError as error:
+            documents = read_yaml(text, file="recipe")
+        except ConfigError as error:
             raise ConfigError(f"Recipe: expected YAML or JSON. Received: {error}") from None
+        return cls.from_dict(documents[0] if len(documents) == 1 else documents or None)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -173,7 +175,7 @@ class Recipe(BaseModel):
             ConfigError: if the file cannot be read or does not hold a recipe.
         """
         try:
-            return cls.from_yaml(Path(path).read_text())
+            return cls.from_yaml(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"Recipe: cannot read {path}. Received: {error}") from None
 
@@ -182,6 +184,6 @@ def described(error: ValidationError) -> str:
     """The problems that pydantic found, in one line."""
     return "; ".join(
         f"{'.'.join(str(part) for part in problem['loc']) or 'the whole'}: {problem['msg']}. "
-        f"Received: {problem['input']!r}"
+        f"Received: {problem['input']!r:.200}"
         for problem in error.errors()
     )

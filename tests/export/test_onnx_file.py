@@ -97,3 +97,18 @@ def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes, message: st
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Cannot read .*absent\.onnx.*No such file"):
         read_onnx(tmp_path / "absent.onnx")
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "kernel"], ["y"], name="namename")]
+    read(tmp_path, nodes, [floats("y", "batch", 3)], kernel=KERNEL)
+    content = (tmp_path / "model.onnx").read_bytes()
+    (tmp_path / "model.onnx").write_bytes(content.replace(b"namename", b"name\xff\xfe\xfd\xfc"))
+    with pytest.raises(DataError, match="damaged: an operator has a name that is no text"):
+        read_onnx(tmp_path / "model.onnx")
+
+
+def test_an_operator_without_outputs(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("MatMul", ["x"], [], domain="other")]
+    with pytest.raises(DataError, match="damaged: "):
+        read(tmp_path, nodes, [floats("y", "batch", 2)])

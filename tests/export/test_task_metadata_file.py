@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tfopt.export.task_metadata_file import add_metadata, metadata_remarks, read
 from tfopt.export.task_metadata_schema import TensorDescription, unpack_description
 from tfopt.export.tflite import export_tflite
 from tfopt.export.tflite_file import read_tflite
+from tfopt.export.tflite_writer import pack_tflite, unpack_tflite
 
 pytestmark = pytest.mark.usefixtures("conversion_in_this_process")
 
@@ -151,6 +153,79 @@ def test_damaged_metadata_is_refused(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "damaged.tflite"
     path.write_bytes(content)
     with pytest.raises(DataError, match="lacks the mark 'M001'"):
+        tfopt.inspect(path)
+
+
+def without_files(path: Path) -> bytes:
+    """The flatbuffer alone."""
+    content = path.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return content[: min(entry.header_offset for entry in archive.infolist())]
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_label_files_that_unpack_to_too_much_are_not_unpacked(folder: Path, tmp_path: Path, repeated: bool) -> None:
+    path = tmp_path / "bomb.tflite"
+    path.write_bytes(without_files(folder / "with.tflite"))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for number in range(5 if repeated else 1):
+            with archive.open(f"labels_{number}.txt", "w") as file:
+                file.write(bytes((1 << 26) // (5 if repeated else 1) + 1))
+    assert path.stat().st_size < 1 << 18
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"at most 67,108,864 bytes behind .*Received: files that unpack to 67,108,\d+"):
+        tfopt.inspect(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+
+
+def test_a_label_file_that_lies_about_its_size_is_unpacked_no_further(folder: Path, tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("labels.txt", bytes(1 << 24))
+    content = bytearray(file.getvalue())
+    for place in (22, content.index(b"PK\1\2") + 24):  # the local header, and the directory
+        assert struct.unpack_from("<I", content, place) == (1 << 24,)
+        struct.pack_into("<I", content, place, 100)
+    path = tmp_path / "liar.tflite"
+    path.write_bytes(without_files(folder / "with.tflite") + content)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"the files behind its metadata cannot be read \(Bad CRC"):
+        read_metadata(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+
+
+def test_label_files_packed_otherwise_are_refused(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "packed.tflite"
+    path.write_bytes(without_files(folder / "with.tflite"))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("labels.txt", "ant\nbee")
+    with pytest.raises(DataError, match="stored or packed by deflate"):
+        read_metadata(path)
+
+
+def test_a_vector_that_reaches_beyond_the_metadata_is_refused(folder: Path) -> None:
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs((folder / "with.tflite").read_bytes()))
+    (note,) = (one for one in model.metadata if one.name == b"TFLITE_METADATA")
+    packed = bytes(model.buffers[note.buffer].data)
+    one, many = struct.pack("<I", 1), struct.pack("<I", 2**31)
+    places = [place for place in range(0, len(packed) - 3, 4) if packed[place : place + 4] == one]
+    told = []
+    for place in places:
+        try:
+            unpack_description(packed[:place] + many + packed[place + 4 :])
+        except DataError as error:
+            told.append(str(error))
+    assert any("a vector of 2147483648 elements reaches beyond the end" in one for one in told)
+
+
+def test_metadata_without_its_buffer_is_refused(folder: Path, tmp_path: Path) -> None:
+    model = unpack_tflite((folder / "with.tflite").read_bytes())
+    next(one for one in model.metadata if one.name == b"TFLITE_METADATA").buffer = 9999
+    path = tmp_path / "without.tflite"
+    path.write_bytes(pack_tflite(model))
+    with pytest.raises(DataError, match="there is no buffer 9999"):
         tfopt.inspect(path)
 
 

@@ -55,6 +55,10 @@ class TfliteRunner:
         xnnpack: bool = True,
         delegate: Any = None,
     ) -> None:
+        try:
+            read_tflite(path)  # the runtime takes for granted that the parts of a file fit each other
+        except DataError as error:
+            raise _cannot_run(path, str(error)) from None
         self.path, self.xnnpack = path, xnnpack
         self.note = f"ai-edge-litert, {'XNNPACK' if xnnpack else 'without XNNPACK'}"
         self.peak_memory_bytes: int | None = None

@@ -30,6 +30,18 @@ FORMAT_VERSION = 1
 _START = struct.Struct("<8sH32s")  # magic, format version, sha256 of the rest
 _HEADER_LENGTH = struct.Struct("<I")
 _WEIGHTS = "model.weights.h5"
+_UNREADABLE = (
+    struct.error,
+    zlib.error,
+    OSError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    MemoryError,
+)
+"""What parts that do not go together lead to, in the header, in HDF5 and in the archive."""
 
 
 def save_coded(model: keras.Model, path: str | Path) -> CodedCheckpoint:
@@ -114,12 +126,18 @@ def load_coded(path: str | Path) -> keras.Model:
         )
     if hashlib.sha256(body).digest() != digest:
         raise DataError(f"load_coded: {path} is damaged: its sha256 is not the one it was written with. Copy it again.")
-    [length] = _HEADER_LENGTH.unpack_from(body)
-    parts = body[_HEADER_LENGTH.size :]
-    header = json.loads(zlib.decompress(parts[:length]))
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder, "model.keras")
-        _write_archive(archive, header, parts[length:])
+        try:
+            [length] = _HEADER_LENGTH.unpack_from(body)
+            parts = body[_HEADER_LENGTH.size :]
+            _write_archive(archive, json.loads(zlib.decompress(parts[:length])), parts[length:])
+        except DataError:
+            raise
+        except _UNREADABLE as error:  # its digest is right: it was made to be so
+            raise DataError(
+                f"load_coded: {path} holds no model that save_coded wrote ({type(error).__name__}: {error})."
+            ) from None
         try:
             return keras.saving.load_model(archive, compile=False)
         except Exception as error:  # whatever a layer raises that cannot be built from its config

@@ -16,6 +16,7 @@ __all__ = ["coded_size_bytes", "decode_array", "encode_array", "entropy_bits"]
 _DENSE, _SPARSE = 0, 1
 _RAW, _HUFFMAN = 0, 1
 _LONGEST_GAP = 255
+_MOST_VARINT_BITS = 63
 """The symbol for 255 zeros and no weight after them, where Deep Compression puts a weight of zero."""
 
 _MOST_CODES = 1 << 16
@@ -87,7 +88,7 @@ def decode_array(data: bytes) -> np.ndarray:
         else:
             raise ValueError(f"layout {layout}")
         array = patterns.view(dtype).reshape(shape)
-    except (IndexError, TypeError, UnicodeDecodeError, ValueError) as error:
+    except (IndexError, MemoryError, OverflowError, TypeError, ValueError) as error:
         raise DataError(
             f"decode_array: the bytes are not those of a coded array ({error}): the data is damaged."
         ) from None
@@ -206,9 +207,10 @@ class _Reader:
 
     def varint(self) -> int:
         number, shift = 0, 0
-        while True:
+        while shift < _MOST_VARINT_BITS:
             [byte] = self.take(1)
             number |= (byte & 0x7F) << shift
             shift += 7
             if byte < 0x80:
                 return number
+        raise ValueError(f"a number of more than {_MOST_VARINT_BITS} bits")

@@ -108,7 +108,7 @@ class TeacherCache:
             record = json.loads((self.folder / RECORD).read_text())
             found = record["data_sha256"], record["teachers_sha256"]
             samples, files = int(record["samples"]), list(record["answers"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise DataError(
                 f"Distiller: cache={str(self.folder)!r} must be a new folder, or one that a Distiller wrote. Received: "
                 f"one without a readable {RECORD} ({type(error).__name__}). Choose another folder, or delete it."

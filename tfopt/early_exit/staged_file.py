@@ -9,7 +9,7 @@ from typing import Any
 
 from tfopt.artifact import TensorSpec
 from tfopt.early_exit.policy import ExitPolicy
-from tfopt.errors import ConfigError, DataError
+from tfopt.errors import DataError
 
 __all__ = ["StageRecord", "StagedFile", "staged_file_path"]
 
@@ -70,7 +70,7 @@ class StagedFile:
         try:
             data = json.loads(record.read_text())
             return cls(ExitPolicy.from_dict(data["policy"]), tuple(map(_stage, data["stages"])))
-        except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(
                 f"Expected the stages of {path} in {record}, as export_early_exit_tflite writes them. "
                 f"Received: {type(error).__name__}: {error}"

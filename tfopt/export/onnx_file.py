@@ -94,17 +94,19 @@ def read_onnx(path: str | Path) -> OnnxFile:
     path = Path(path)
     try:
         model = onnx.load(path)
+        opset = next((one.version for one in model.opset_import if one.domain in {"", "ai.onnx"}), None)
+        if opset is None or not model.graph.output:  # an empty file is a valid protobuf message
+            raise DataError(f"{path} is not an ONNX file: it has no operators of ONNX, or no output.")
+        inputs, outputs = (
+            {value.name: _described(value) for value in values} for values in (model.graph.input, model.graph.output)
+        )
+        return OnnxFile(opset, inputs, outputs, tuple(_operators(_for_one_sample(model).graph, {})))
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"Cannot read {path}. Received: {error}.") from None
-    except Exception as error:  # the protobuf reader raises errors of its own
+    except Exception as error:  # the protobuf reader, the checker and shape inference raise errors of their own
         raise DataError(f"{path} is not an ONNX file, or is damaged: {first_line(error)}.") from None
-    opset = next((one.version for one in model.opset_import if one.domain in {"", "ai.onnx"}), None)
-    if opset is None or not model.graph.output:  # an empty file is a valid protobuf message
-        raise DataError(f"{path} is not an ONNX file: it has no operators of ONNX, or no output.")
-    inputs, outputs = (
-        {value.name: _described(value) for value in values} for values in (model.graph.input, model.graph.output)
-    )
-    return OnnxFile(opset, inputs, outputs, tuple(_operators(_for_one_sample(model).graph, {})))
 
 
 def _for_one_sample(model: Any) -> Any:
@@ -129,6 +131,11 @@ def _operators(graph: Any, outer: dict[str, OnnxTensor], *, is_nested: bool = Fa
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             tensors[node.output[0]] = _constant(node.output[0], numpy_helper.to_array(node.attribute[0].t))
             continue
+        texts = (node.op_type, node.domain, node.name, *node.input, *node.output)
+        if not all(isinstance(text, str) for text in texts):  # protobuf gives bytes for what is no UTF-8
+            raise ValueError(f"an operator has a name that is no text: {node.op_type!r} {node.name!r}")
+        if not any(node.output):
+            raise ValueError(f"the operator {node.op_type} '{node.name}' has no output")
         inputs = tuple(tensors.get(name) or OnnxTensor(name, None, "") for name in node.input if name)
         for name in node.output:
             known = tensors.get(name) or OnnxTensor(name, None, "")
@@ -150,6 +157,8 @@ def _constant(name: str, values: np.ndarray) -> OnnxTensor:
 def _described(value: Any) -> OnnxTensor:
     from onnx import helper
 
+    if not isinstance(value.name, str):
+        raise ValueError(f"a tensor has a name that is no text: {value.name!r}")
     tensor = value.type.tensor_type
     shape = tuple(size.dim_value if size.HasField("dim_value") else None for size in tensor.shape.dim)
     dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type)) if tensor.elem_type else ""

@@ -8,7 +8,8 @@ from tfopt.export.onnx_file import OnnxOperator, OnnxTensor
 
 __all__ = ["operator_flops"]
 
-_COUNTED = {"Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "RNN"}
+_RECURRENT = {"LSTM", "GRU", "RNN"}
+_COUNTED = {"Conv", "ConvTranspose", "MatMul", "Gemm"} | _RECURRENT
 
 
 def operator_flops(operator: OnnxOperator) -> int | None:
@@ -20,9 +21,11 @@ def operator_flops(operator: OnnxOperator) -> int | None:
     """
     if operator.name not in _COUNTED:
         return 0
+    if len(operator.inputs) < (3 if operator.name in _RECURRENT else 2):  # a kernel is missing
+        return None
     read, kernel, written = operator.inputs[0], operator.inputs[1], operator.outputs[0]
     sizes = [_sizes(tensor) for tensor in (read, kernel, written)]
-    if operator.is_nested or any(size is None for size in sizes):
+    if operator.is_nested or not all(sizes):
         return None
     given, weights, answer = (size for size in sizes if size is not None)
     match operator.name:
@@ -33,7 +36,7 @@ def operator_flops(operator: OnnxOperator) -> int | None:
         case "MatMul":
             return 2 * prod(answer) * given[-1]
         case "Gemm":
-            return 2 * prod(answer) * prod(weights) // answer[-1]
+            return 2 * prod(answer) * prod(weights) // max(answer[-1], 1)
     # (steps, samples, inputs), and the kernels of input and state for all directions and gates
     state = _sizes(operator.inputs[2])
     return None if state is None else 2 * given[0] * (prod(weights) + prod(state))

@@ -5,6 +5,7 @@ References: TensorFlow Lite schema, `SparsityParameters`; Kjolstad et al. 2017, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,10 @@ class SparseLayout:
             values: those that are stored, in order.
             shape: the tensor's.
 
+        Raises:
+            ValueError: if the levels have more positions than the tensor, or do not fit it; so do IndexError and
+                KeyError of what is not there.
+
         Example:
             >>> rows = Dimension(2)
             >>> columns = Dimension(0, segments=(0, 1, 3), indices=(2, 0, 1))
@@ -59,11 +64,15 @@ class SparseLayout:
         positions: dict[int, np.ndarray] = {}
         for axis, level in zip(self.traversal_order, self.dimensions, strict=True):
             if level.size:
+                _check_count(len(entries) * level.size, shape)
                 parents = np.repeat(np.arange(len(entries)), level.size)
                 here = np.tile(np.arange(level.size), len(entries))
                 entries = entries[parents] * level.size + here
             else:
                 starts, ends = (np.asarray(level.segments, np.int64)[entries + offset] for offset in (0, 1))
+                if np.any(ends < starts):
+                    raise ValueError("a segment ends before it begins")
+                _check_count(int((ends - starts).sum()), shape)
                 parents = np.repeat(np.arange(len(entries)), ends - starts)
                 entries = np.arange(len(parents)) + (starts - np.cumsum(ends - starts) + (ends - starts))[parents]
                 here = np.asarray(level.indices, np.int64)[entries]
@@ -75,3 +84,8 @@ class SparseLayout:
         dense = np.zeros(shape, values.dtype)
         dense[tuple(positions[axis] for axis in range(len(shape)))] = values[entries]
         return dense
+
+
+def _check_count(positions: int, shape: tuple[int, ...]) -> None:
+    if positions > math.prod(shape):
+        raise ValueError(f"a level has {positions:,} positions, the tensor of shape {shape} fewer")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,8 @@ __all__ = ["add_metadata", "metadata_remarks", "read_metadata"]
 
 METADATA_NAME = b"TFLITE_METADATA"
 """What readers look for among the notes that a file carries."""
+MOST_UNPACKED_BYTES = 1 << 26
+"""Of all label files of a model together: a million labels, and no archive that unpacks to a disk's worth of zeros."""
 
 
 def add_metadata(content: bytes, description: ModelDescription, files: Mapping[str, bytes]) -> bytes:
@@ -71,25 +75,53 @@ def read_metadata(path: Path) -> tuple[ModelDescription, dict[str, bytes]] | Non
         path: a file that `tfopt.export.tflite_file.read_tflite` can read.
 
     Raises:
-        DataError: if the metadata is damaged.
+        DataError: if the metadata is damaged, or its files unpack to more than 64 MiB.
     """
     content = path.read_bytes()
-    model = schema.Model.GetRootAs(content, 0)
+    try:
+        packed = _packed_description(schema.Model.GetRootAs(content, 0))
+    except (struct.error, ValueError, TypeError) as error:  # what a damaged offset leads to
+        raise DataError(f"{path}: the metadata is damaged: its buffer cannot be read ({error}).") from None
+    if packed is None:
+        return None
+    return unpack_description(packed), _files_behind(path, content)
+
+
+def _packed_description(model: schema.Model) -> bytes | None:
     for index in range(model.MetadataLength()):
         note = model.Metadata(index)
         if note.Name() == METADATA_NAME:
-            packed = model.Buffers(note.Buffer()).DataAsNumpy()
-            break
-    else:
-        return None
-    files = {}
-    if zipfile.is_zipfile(io.BytesIO(content)):
-        try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                files = {name: archive.read(name) for name in archive.namelist()}
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, other packing, a password
-            raise DataError(f"{path}: the files behind its metadata cannot be read ({error}).") from None
-    return unpack_description(bytes(packed)), files
+            if note.Buffer() >= model.BuffersLength():
+                raise ValueError(f"there is no buffer {note.Buffer()}")
+            return bytes(model.Buffers(note.Buffer()).DataAsNumpy())
+    return None
+
+
+def _files_behind(path: Path, content: bytes) -> dict[str, bytes]:
+    """The files of the archive, unpacked in memory, and nowhere else: what their names say does not matter."""
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        return {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = archive.infolist()
+            if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
+                raise DataError(f"{path}: expected label files behind its metadata, stored or packed by deflate.")
+            unpacked_bytes = sum(entry.file_size for entry in entries)
+            if unpacked_bytes > MOST_UNPACKED_BYTES:
+                raise DataError(
+                    f"{path}: expected label files of at most {MOST_UNPACKED_BYTES:,} bytes behind its metadata. "
+                    f"Received: files that unpack to {unpacked_bytes:,} bytes. Export the model again, with its labels."
+                )
+            # Not `archive.read`, which unpacks all that there is, whatever size the entry was counted with.
+            return {entry.filename: archive.open(entry).read(entry.file_size) for entry in entries}
+    except DataError:
+        raise
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: the files behind its metadata cannot be read ({error}).") from None
+
+
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
+"""What `zipfile` raises of a damaged archive, and of one behind a password."""
 
 
 def metadata_remarks(path: Path) -> tuple[str, ...]:

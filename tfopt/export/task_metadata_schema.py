@@ -191,8 +191,10 @@ def _elements(table: Table, slot: int) -> list[int]:
     position = _position(table, slot)
     if not position:
         return []
-    start = table.Vector(position - table.Pos)
-    return [start + 4 * index for index in range(table.VectorLen(position - table.Pos))]
+    start, count = table.Vector(position - table.Pos), table.VectorLen(position - table.Pos)
+    if start + 4 * count > len(table.Bytes):
+        raise ValueError(f"a vector of {count} elements reaches beyond the end")
+    return [start + 4 * index for index in range(count)]
 
 
 def _tables(table: Table, slot: int) -> list[Table]:

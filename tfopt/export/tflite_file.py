@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfopt.errors import DataError
 from tfopt.export.sparse_tensor import Dimension, SparseLayout
+from tfopt.export.tflite_structure import check_structure
 
 __all__ = ["Operator", "Tensor", "TfliteFile", "read_tflite"]
 
@@ -59,16 +60,17 @@ class Tensor:
         """The numbers of a constant, unscaled.
 
         Raises:
-            DataError: if the tensor is not a constant of whole bytes.
+            DataError: if the tensor is not a constant of whole bytes, or a sparse one is damaged.
         """
         if self.constant is None or self.dtype in {"INT4", "INT2", "STRING", "BFLOAT16"}:
             raise DataError(f"The tensor '{self.name}' ({self.dtype}) is not a constant that NumPy can hold.")
         values = np.frombuffer(self.constant, np.dtype(self.dtype.lower()))
-        return (
-            values.reshape(self.shape)
-            if self.sparse_layout is None
-            else self.sparse_layout.to_dense(values, self.shape)
-        )
+        if self.sparse_layout is None:
+            return values.reshape(self.shape)
+        try:
+            return self.sparse_layout.to_dense(values, self.shape)
+        except (IndexError, KeyError, ValueError) as error:
+            raise DataError(f"The sparse tensor '{self.name}' is damaged: its layout does not fit ({error}).") from None
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def read_tflite(path: str | Path) -> TfliteFile:
         raise DataError(f"{path} is not a TFLite file: it lacks the mark 'TFL3'. Received {len(content)} bytes.")
     try:
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+        check_structure(model, len(content))
         return _file(model, content)
     except Exception as error:  # the flatbuffer reader raises whatever the damaged offset leads to
         raise DataError(
@@ -189,11 +192,11 @@ def _tensor(tensor: schema.TensorT, model: schema.ModelT, content: bytes) -> Ten
         constant = content[buffer.offset : buffer.offset + buffer.size]
     grid = tensor.quantization
     scales = () if grid is None or grid.scale is None else tuple(float(scale) for scale in grid.scale)
-    zero_points = () if grid is None or grid.zeroPoint is None else tuple(int(zero) for zero in grid.zeroPoint)
-    static_shape = () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
+    zero_points = () if grid is None else _integers(grid.zeroPoint)
+    static_shape = _integers(tensor.shape)
     return Tensor(
         name="" if tensor.name is None else tensor.name.decode(),
-        shape=static_shape if tensor.shapeSignature is None else tuple(int(size) for size in tensor.shapeSignature),
+        shape=static_shape if constant else _integers(tensor.shapeSignature) or static_shape,
         dtype=_DTYPES.get(tensor.type, f"TYPE {tensor.type}"),
         scales=scales,
         zero_points=zero_points,
@@ -207,17 +210,17 @@ def _tensor(tensor: schema.TensorT, model: schema.ModelT, content: bytes) -> Ten
 def _sparse_layout(sparsity: schema.SparsityParametersT | None) -> SparseLayout | None:
     if sparsity is None:
         return None
-
-    def integers(vector: Any) -> tuple[int, ...]:
-        return () if vector is None else tuple(int(value) for value in vector)
-
     return SparseLayout(
-        integers(sparsity.traversalOrder),
-        integers(sparsity.blockMap),
+        _integers(sparsity.traversalOrder),
+        _integers(sparsity.blockMap),
         tuple(
             Dimension(level.denseSize)
             if level.format == schema.DimensionType.DENSE
-            else Dimension(0, integers(level.arraySegments.values), integers(level.arrayIndices.values))
+            else Dimension(0, _integers(level.arraySegments.values), _integers(level.arrayIndices.values))
             for level in sparsity.dimMetadata
         ),
     )
+
+
+def _integers(vector: Any) -> tuple[int, ...]:
+    return () if vector is None else tuple(int(value) for value in vector)

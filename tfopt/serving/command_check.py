@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from tfopt.errors import ConfigError
 from tfopt.serving.deployment import COMMAND_FILE, COMPOSE_FILE, KUBERNETES_FILE
 from tfopt.serving.proto_text import monitoring_config, parse_text
 from tfopt.serving.server_files import read_file
 from tfopt.serving.server_flags import MONITORING_FILE, SERVER, flag_problems, read_flags
+from tfopt.yaml_text import read_yaml
 
 __all__ = ["check_commands"]
 
@@ -55,7 +55,7 @@ def _missing_files(flags: dict[str, str], directory: Path) -> list[str]:
     return [
         f"--{flag}={path} must be a file of this folder. There is no {directory / path.name}."
         for flag, path in named.items()
-        if path.parent == seen_as and not (directory / path.name).is_file()
+        if path.parent == seen_as and not os.path.isfile(directory / path.name)
     ]
 
 
@@ -63,21 +63,12 @@ def _commands(name: str, text: str) -> Iterator[list[str]]:
     """The words of each command line in a file that starts a server."""
     if name == COMMAND_FILE:
         for line in text.replace("\\\n", " ").splitlines():
-            try:
-                words = shlex.split(line, comments=True)
-            except ValueError as error:
-                raise ConfigError(f"{name}: the shell cannot read {line!r}: {error}.") from None
+            words = _split(line, name, comments=True)
             if SERVER in (Path(word).name for word in words):
                 yield words
         return
-    try:
-        documents = list(yaml.safe_load_all(text))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise ConfigError(f"{name}{place}: {error.problem or error.context}.") from None
-    for container in _containers(documents):
-        words = [word for key in ("entrypoint", "command", "args") for word in _words(container.get(key))]
+    for container in _containers(read_yaml(text, file=name)):
+        words = [word for key in ("entrypoint", "command", "args") for word in _words(container.get(key), name)]
         starts = any(word == SERVER or word.startswith(("--model_config_file", "--model_base_path")) for word in words)
         if starts:
             yield [word.replace("$$", "$") for word in words]
@@ -94,7 +85,14 @@ def _containers(value: Any) -> Iterator[dict[str, Any]]:
             yield from _containers(one)
 
 
-def _words(value: Any) -> list[str]:
+def _words(value: Any, name: str) -> list[str]:
     if isinstance(value, str):
-        return shlex.split(value)
+        return _split(value, name)
     return [str(word) for word in value] if isinstance(value, list) else []
+
+
+def _split(line: str, name: str, *, comments: bool = False) -> list[str]:
+    try:
+        return shlex.split(line, comments=comments)
+    except ValueError as error:
+        raise ConfigError(f"{name}: the shell cannot read {line!r}: {error}.") from None

@@ -21,6 +21,7 @@ from tfopt.serving.server.request_error import Code, RequestError
 from tfopt.serving.server.served_model import ServedModel
 from tfopt.serving.server.version_status import KnownModel, KnownVersion, State, VersionStatus
 from tfopt.serving.server.wanted_versions import check_config, folder_config, wanted_versions
+from tfopt.serving.server_files import read_file
 
 __all__ = ["ModelStore", "State", "VersionStatus"]
 
@@ -231,7 +232,7 @@ class ModelStore:
         file = folder / MODEL_BATCHING_FILE
         if self._batching is None or not file.is_file():
             return self._batching
-        own = BatchingParameters.from_text(file.read_text(), file=str(file))
+        own = BatchingParameters.from_text(read_file(file), file=str(file))
         return replace(own, num_batch_threads=self._batching.num_batch_threads)
 
     def _label(self, name: str, labels: Mapping[str, int]) -> None:
