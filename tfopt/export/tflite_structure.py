@@ -11,6 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 __all__ = ["check_structure"]
 
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+_OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 _WHOLE_BYTES = {name for name in _TYPES.values() if name in np.sctypeDict and name != "string"}
 _KERNELS = {
     schema.BuiltinOperator.CONV_2D: (2, 4),
@@ -86,7 +87,7 @@ def _check_operator(operator: schema.OperatorT, subgraph: schema.SubGraphT, mode
     builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
     least, axes = _KERNELS.get(builtin, (0, 0))
     if len(inputs) < least or (axes and len(_each(subgraph.tensors[inputs[1]].shape)) != axes):
-        raise ValueError(f"an operator of kind {builtin} lacks a kernel of {axes} axes")
+        raise ValueError(f"an operator {_OPERATORS[builtin]} lacks inputs, or a kernel of {axes} axes")
 
 
 def _check_numbers(what: str, numbers: list[int], count: int) -> None:

@@ -172,7 +172,7 @@ def test_an_operator_without_its_inputs_is_a_damaged_file(interrupted, tmp_path)
     model.subgraphs[0].operators[0].inputs = model.subgraphs[0].operators[0].inputs[:1]
     path = tmp_path / "damaged.tflite"
     path.write_bytes(packed(model))
-    with pytest.raises(DataError, match=r"damaged: its operator CONV_2D \(it writes '.*'\) lacks inputs"):
+    with pytest.raises(DataError, match="an operator CONV_2D lacks inputs"):
         predict(path)
 
 
