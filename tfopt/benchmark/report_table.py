@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +15,7 @@ from tfopt.benchmark.measurements import Measurements
 __all__ = ["report_table"]
 
 
-def report_table(report: Measurements, console: Console) -> RenderableType:
+def report_table(report: Measurements, console: Console) -> Group:
     """The entries beside the baseline: a row for each, or a column for each where rows are too wide.
 
     Columns that do not fit side by side either are put into several tables, one below the other.
@@ -23,16 +23,20 @@ def report_table(report: Measurements, console: Console) -> RenderableType:
     figures = columns(report)
     rows = _in_rows(report, figures)
     if _fits(rows, console):
-        return rows
+        return _titled(report, rows)
     count = len(report.entries)
     for tables in range(1, count + 1):
         parts = [range(count)[begin : begin + -(-count // tables)] for begin in range(0, count, -(-count // tables))]
         found = [_in_columns(report, figures, part) for part in parts]
         if all(_fits(table, console) for table in found):
             break
-    found[0].title = Text(report.title)
-    found[-1].caption = _caption(report)
-    return Group(*found)
+    return _titled(report, *found)
+
+
+def _titled(report: Measurements, *tables: Table) -> Group:
+    tables[0].title = Text(report.title)
+    tables[-1].caption = _caption(report)
+    return Group(*tables)
 
 
 def _fits(table: Table, console: Console) -> bool:
@@ -40,7 +44,7 @@ def _fits(table: Table, console: Console) -> bool:
 
 
 def _in_rows(report: Measurements, figures: Sequence[Column]) -> Table:
-    table = _table(title=Text(report.title), caption=_caption(report))
+    table = _table()
     table.add_column("")
     for figure in figures:
         table.add_column(_heading(figure), justify="right")
@@ -72,8 +76,8 @@ def _cell(cell: Cell) -> str:
     return f"{text}\n{cell.remark}" if cell.remark else text
 
 
-def _table(**named: Text) -> Table:
-    table = Table(**named, caption_justify="left", box=box.SIMPLE_HEAD)
+def _table() -> Table:
+    table = Table(caption_justify="left", box=box.SIMPLE_HEAD)
     table.pad_edge = False
     return table
 

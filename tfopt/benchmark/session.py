@@ -125,8 +125,8 @@ class Session:
         scores = score_all(targets, predictions, self.metric, baseline=trials[0].name) if scored else Scores()
         classes = (scores.metric in ACCURACIES) if scores.metric in ACCURACIES or scores.errors else None
         first = predictions.get(trials[0].name)
-        for trial in trials[1:] if first is not None else ():
-            if trial.name in predictions:
+        for trial in trials[1:]:
+            if first is not None and trial.name in predictions:
                 trial.agreement = agreement(first, predictions[trial.name], classes=classes)
         return scores
 
