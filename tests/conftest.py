@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import gc
 import json
 import warnings
@@ -57,3 +58,11 @@ def conversion_in_this_process() -> Iterator[None]:
         patch.setattr("tfopt.export.tflite.convert_saved_model", _in_this_process(conversion._convert))
         patch.setattr("tfopt.export.onnx.convert_to_onnx", _in_this_process(onnx_conversion._convert))
         yield
+
+
+@pytest.fixture
+def in_jupyter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a notebook's kernel has, and rich looks for: the shell of IPython, and colours asked for."""
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setattr(builtins, "get_ipython", lambda: shell, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfopt.inspection_table import Part
+from tfopt.inspection_table import Inspection, Part
 
 
 def part(name: str = "dense", weights: int = 100, nonzeros: int = 100, flops: int | None = 200, use: str = "") -> Part:
@@ -54,3 +54,10 @@ def test_what_a_target_makes_of_all_zeros(uses: list[str], whole: str) -> None:
     zeros = [25, 50, 25]
     parts = [part(nonzeros=100 - count, use=use) for count, use in zip(zeros, uses, strict=False)]
     assert Part.total(parts).zeros_use == whole
+
+
+@pytest.mark.usefixtures("in_jupyter")
+def test_in_jupyter_the_text_is_the_same_plain_one() -> None:
+    text = str(Inspection("model.tflite", 1234, (part("hidden"),), ("full integer",)))
+    assert "hidden" in text
+    assert "\x1b" not in text

@@ -128,7 +128,7 @@ class Inspection:
         return columns
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=160)
+        console = Console(file=io.StringIO(), width=160, color_system=None, force_jupyter=False)
         console.print(self.table(console.width))
         return console.file.getvalue()  # type: ignore[attr-defined]
 

@@ -446,3 +446,10 @@ def test_the_error_that_verification_measured_is_shown():
     page = Page(render_page(report(entry("int8", 1000, verification={"error": measured}))))
     text = " ".join(" ".join(page.words).split())
     assert "error, its bias +0.250 its standard deviation 0.500 from 1 % to 99 % −1.00 to +1.00" in text
+
+
+@pytest.mark.usefixtures("in_jupyter")
+def test_in_jupyter_the_text_is_the_same_plain_one():
+    text = str(report(entry("int8", 3600)))
+    assert "int8" in text
+    assert "\x1b" not in text

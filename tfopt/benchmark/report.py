@@ -147,5 +147,5 @@ class Report(Measurements):
 
     def __str__(self) -> str:
         text = io.StringIO()
-        self.print_table(Console(file=text, width=PRINTED_WIDTH, color_system=None))
+        self.print_table(Console(file=text, width=PRINTED_WIDTH, color_system=None, force_jupyter=False))
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")

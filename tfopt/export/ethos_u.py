@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 
 import keras
-from rich.console import Console
 
 from tfopt.artifact import Artifact, check_file_path, write_artifact
 from tfopt.data import Samples
@@ -14,6 +13,7 @@ from tfopt.errors import ExportError
 from tfopt.export.ethos_u_estimate import CpuOperator, EthosUEstimate
 from tfopt.export.tflite import export_tflite
 from tfopt.export.tflite_file import TfliteFile, read_tflite
+from tfopt.status_line import status_line
 from tfopt.vela import Accelerator, Compilation, accelerator_of, compile_with_vela
 
 __all__ = ["export_ethos_u"]
@@ -75,7 +75,7 @@ def export_ethos_u(
             source = export_tflite(model, exported, calibration=calibration, allow_float=allow_float)
         compiled = Path(folder, "compiled")
         compiled.mkdir()
-        with Console(stderr=True, force_jupyter=False).status(f"Compiling {path.name} for {accelerator.name}"):
+        with status_line(f"Compiling {path.name} for {accelerator.name}"):
             compilation = compile_with_vela(source.path, accelerator, compiled)
         estimate = _estimate(source, compilation, accelerator)
         made = Artifact.of(

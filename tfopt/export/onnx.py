@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from rich.console import Console
 
 from tfopt.artifact import Artifact, TensorSpec, check_file_path, write_artifact
 from tfopt.data import Samples
@@ -24,6 +23,7 @@ from tfopt.export.verify import check_sqnr, compare, relative_error
 from tfopt.interop.tfmot import in_keras_3
 from tfopt.quantization import is_quantize_aware, strip
 from tfopt.recipe import Recipe
+from tfopt.status_line import status_line
 from tfopt.surgery.model import check_model
 from tfopt.surgery.precision import in_float32
 
@@ -124,7 +124,7 @@ def export_onnx(
 
     with (
         write_artifact(path) as write,
-        Console(stderr=True, force_jupyter=False).status(f"Converting to {path.name} ({quantization})"),
+        status_line(f"Converting to {path.name} ({quantization})"),
         tempfile.TemporaryDirectory(prefix="tfopt-export-") as folder,
     ):
         write_archive(reference, Path(folder, "saved_model"), outputs=names, batch_size=None)

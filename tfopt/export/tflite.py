@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from rich.console import Console
 
 from tfopt.artifact import Artifact, TensorSpec, check_file_path, write_artifact
 from tfopt.data import Samples
@@ -31,6 +30,7 @@ from tfopt.export.verify import check_sqnr, compare
 from tfopt.interop.tfmot import in_keras_3
 from tfopt.quantization import freeze, is_quantize_aware, settings_of, strip
 from tfopt.recipe import Recipe
+from tfopt.status_line import status_line
 from tfopt.surgery.elementary import with_elementary_normalizations
 from tfopt.surgery.model import check_model
 from tfopt.surgery.precision import in_float32
@@ -177,7 +177,7 @@ def export_tflite(
 
     with (
         write_artifact(path) as write,
-        Console(stderr=True, force_jupyter=False).status(f"Converting to {path.name} ({quantization})"),
+        status_line(f"Converting to {path.name} ({quantization})"),
         tempfile.TemporaryDirectory(prefix="tfopt-export-") as folder,
     ):
         convertible = unroll_recurrent(freeze(model) if trained_for_it else reference)

@@ -5,14 +5,23 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 __all__ = ["check_structure"]
 
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
 _OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-_WHOLE_BYTES = {name for name in _TYPES.values() if name in np.sctypeDict and name != "string"}
+_BITS = {
+    2: ("int2",),
+    4: ("int4", "uint4"),
+    8: ("int8", "uint8", "bool", "float8_e4m3fn", "float8_e5m2"),
+    16: ("int16", "uint16", "float16", "bfloat16"),
+    32: ("int32", "uint32", "float32"),
+    64: ("int64", "uint64", "float64", "complex64"),
+    128: ("complex128",),
+}
+"""The types whose elements have so many; several of less than a byte share one."""
+_BITS_OF = {kind: bits for bits, kinds in _BITS.items() for kind in kinds}
 _KERNELS = {
     schema.BuiltinOperator.CONV_2D: (2, 4),
     schema.BuiltinOperator.DEPTHWISE_CONV_2D: (2, 4),
@@ -69,13 +78,13 @@ def _check_tensor(tensor: schema.TensorT, model: schema.ModelT) -> None:
     buffer = model.buffers[tensor.buffer]
     stored_bytes = buffer.size if buffer.offset > 1 else len(_each(buffer.data))
     kind = _TYPES.get(tensor.type, "")
-    if not stored_bytes or kind not in _WHOLE_BYTES:
+    if not stored_bytes or kind not in _BITS_OF:
         return
-    item_bytes = np.dtype(kind).itemsize
+    bits = _BITS_OF[kind]
     if tensor.sparsity is not None:
-        if prod(shape) > max(_ALWAYS_ALLOWED, _MOST_ZEROS * stored_bytes // item_bytes):
+        if prod(shape) > max(_ALWAYS_ALLOWED, _MOST_ZEROS * stored_bytes * 8 // bits):
             raise ValueError(f"the sparse tensor '{name}' of shape {shape} stores only {stored_bytes:,} bytes")
-    elif prod(shape) * item_bytes != stored_bytes:
+    elif -(-prod(shape) * bits // 8) != stored_bytes:
         raise ValueError(f"the {kind} constant '{name}' of shape {shape} has {stored_bytes:,} bytes")
 
 

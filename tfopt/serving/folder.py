@@ -9,7 +9,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from rich.console import Console
 
 from tfopt.artifact import Artifact, write_whole
 from tfopt.data import Samples, check_samples
@@ -23,6 +22,7 @@ from tfopt.serving.in_graph_batching import batched_call, check_in_graph
 from tfopt.serving.models_config import MODELS_FILE, ServedVersions, with_model
 from tfopt.serving.server_files import present_versions, read_file, server_batching, write_server_files
 from tfopt.serving.warmup import WarmupSignature, replay_warmup_requests, write_warmup_requests
+from tfopt.status_line import status_line
 from tfopt.surgery.model import check_model
 
 __all__ = ["export_serving", "next_version"]
@@ -145,7 +145,7 @@ def export_serving(
 
     with (
         write_whole(folder) as temporary,
-        Console(stderr=True, force_jupyter=False).status(f"Writing version {version} of {name} for TF Serving"),
+        status_line(f"Writing version {version} of {name} for TF Serving"),
     ):
         signature = write_saved_model(model, temporary, data=data, image_bytes=image_bytes, around=around)
         write_warmup_requests(
