@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import gc
 import json
 import warnings
@@ -19,6 +20,21 @@ from tfopt.export import conversion, onnx_conversion
 # The same examples in every run, however busy the machine is.
 hypothesis.settings.register_profile("tfopt", derandomize=True, deadline=None, max_examples=40)
 hypothesis.settings.load_profile("tfopt")
+
+
+def _compile_without_xla() -> None:
+    """Unless a test asks for it: Keras's default compiles each fit, which takes longer than a small fit itself."""
+    home = next(base for base in keras.Model.__mro__ if "compile" in vars(base))
+    compile_model = home.compile
+
+    @functools.wraps(compile_model)
+    def compile_plainly(self: keras.Model, *args: object, **options: object) -> None:
+        compile_model(self, *args, **{"jit_compile": False, **options})
+
+    home.compile = compile_plainly
+
+
+_compile_without_xla()
 
 # A collection of garbage goes over every object of TensorFlow each time, a fifth of the whole run's time.
 gc.freeze()

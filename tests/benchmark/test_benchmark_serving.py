@@ -24,12 +24,14 @@ from tfopt.load.local_server import local_server
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A serving folder with one small model."""
+    from tfopt.serving.batching import BatchingParameters
     from tfopt.serving.folder import export_serving
 
     folder = tmp_path_factory.mktemp("serving")
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(3, name="scores")])
-    export_serving(model, folder, name="ranker")
+    # A queue that a machine which stands still for a moment does not fill.
+    export_serving(model, folder, name="ranker", batching=BatchingParameters(max_enqueued_batches=1000))
     return folder
 
 

@@ -123,7 +123,8 @@ def optimization(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     arguments = [str(tmp_path / "model.keras"), "--data", str(tmp_path / "data.npz"), "--out", str(tmp_path / "out")]
     process = subprocess.Popen(
         [sys.executable, "-m", "tfopt", "optimize", *arguments, "--max-drop", "0"],
-        env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
+        # AutoGraph imports the sources it writes, and leaves their compiled files behind when it removes them.
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary"), "PYTHONDONTWRITEBYTECODE": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -80,9 +80,10 @@ def tune_batching(
 
     Use it on the machine, or one like it, that will serve the model, with the load that is expected. The time of
     batches of several sizes is measured first; a simulation of the scheduler, calibrated with a server that does not
-    batch and one of the largest batches, ranks all settings; the best six are measured on real servers, then the best
-    three beside no batching, in turns. Servers are `tfopt serve`, whose scheduler has TF Serving's parameters but
-    waits, where nothing runs, only for as many requests as there are clients.
+    batch and one of the largest batches, ranks all settings; the best six that differ in batch size or threads are
+    measured on real servers, then the best three beside no batching, in turns. Servers are `tfopt serve`, whose
+    scheduler has TF Serving's parameters but waits, where nothing runs, only for as many requests as there are
+    clients.
 
     Args:
         directory: a folder of models as `export_serving` writes it, of one model, or of one version.
@@ -148,7 +149,7 @@ def tune_batching(
         return _Setting(parameters, found)
 
     ranked = sorted(map(simulated, grid), key=lambda one: _promise(one.simulated, slo_ms), reverse=True)
-    settings = {f"setting_{number}": one for number, one in enumerate(ranked[:FIRST_ROUND])}
+    settings = {f"setting_{number}": one for number, one in enumerate(_varied(ranked)[:FIRST_ROUND])}
     settings[ALONE] = simulated(None)
     with trial_servers(
         folder, name, {key: one.parameters or no_batching() for key, one in settings.items()}
@@ -255,6 +256,15 @@ def _throughput(result: LoadResult, slo_ms: float | None) -> float:
 def _promise(found: SimulatedLoad, slo_ms: float | None) -> tuple[bool, float, float]:
     """By which settings are ranked: first those that keep the latency, then throughput, then a short tail."""
     return slo_ms is None or found.p99_ms <= slo_ms, round(found.throughput_per_second, -1), -found.p99_ms
+
+
+def _varied(ranked: list[_Setting]) -> list[_Setting]:
+    """The best of each batch size and number of threads: among those real servers decide, not the simulation."""
+    found: dict[tuple[int, int], _Setting] = {}
+    for one in ranked:
+        assert one.parameters is not None  # the grid's are settings of batching
+        found.setdefault((one.parameters.max_batch_size, one.parameters.num_batch_threads), one)
+    return list(found.values())
 
 
 def _verdict(batched: list[float], alone: list[float]) -> tuple[bool, str]:
