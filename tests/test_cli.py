@@ -163,7 +163,21 @@ def test_optimize_writes_what_it_chose(tfopt: Callable[..., Ended], folder: Path
     assert Artifact.load(out / "model.tflite").verification["full_integer"] is True
     assert f"Chosen: {out / 'model.tflite'}" in ended.out
     assert f"Report: {out / 'report.html'}" in ended.out
-    assert "int8 post-training" in ended.out
+    assert "recipe: It loses" in ended.out
+
+
+@pytest.mark.slow
+def test_a_budget_that_is_not_reached_has_an_exit_code(
+    tfopt: Callable[..., Ended], folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    ended = tfopt(
+        "optimize", folder / "model.keras", "--data", folder / "data.npz", "--out", out, "--max-drop", "0.5",
+        "--budget", "size: 1 B", "--epochs", "0",
+    )  # fmt: skip
+    assert ended.code == 3
+    assert "What prevents more: without fewer channels the budget 'size: 1 B' is not kept" in ended.out
+    assert (out / "model.tflite").exists()
 
 
 def test_help_needs_no_tensorflow_and_works_as_a_module() -> None:
@@ -209,7 +223,7 @@ def test_an_error_is_one_message(folder: Path, tmp_path: Path) -> None:
         ("export absent.keras --out {out}", "No model at absent.keras: the file does not exist"),
         ("export {m} --out {out} --data absent.npz", "Cannot read absent.npz as an NPZ file"),
         ("optimize {m} --data {d} --out {out} --max-drop 1", "[0, 1). Received: 1. Did you mean 0.01?"),
-        ("optimize {m} --data {d} --out {out} --target coreml", "one of tflite. Received: 'coreml'"),
+        ("optimize {m} --data {d} --out {out} --target coreml", "one of tflite, edge_tpu, onnx, serving. Received: 'coreml'"),
         ("optimize {m} --data {d} --out {out} --recipe absent.yaml", "cannot read absent.yaml"),
         ("optimize {d} --data {d} --out {out}", "Expected a Keras model file (.keras, .h5, .hdf5)"),
         ("benchmark absent.tflite", "Received: absent.tflite, which does not exist"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tfopt.errors import ConfigError
-from tfopt.fine_tuning import default_loss, fine_tune
+from tfopt.fine_tuning import default_loss, fine_tune, fine_tune_quantized
 from tfopt.quantization import is_quantize_aware
 from tfopt.recipe import FineTuning
 from tfopt.surgery.select import select_kernels
@@ -58,7 +58,7 @@ def test_fine_tuning_learns_and_leaves_the_model_alone() -> None:
     model = ending_in(3, "softmax")
     before = [np.array(weight) for weight in model.get_weights()]
     settings = FineTuning(epochs=20, learning_rate=0.1, batch_size=8)
-    aware = fine_tune(model, X, y, settings=settings)
+    aware = fine_tune_quantized(model, X, y, settings=settings)
     assert is_quantize_aware(aware)
     accuracies = [np.mean(np.argmax(trained(X), -1) == y) for trained in (model, aware)]
     assert accuracies[1] > 0.85 > accuracies[0]
@@ -74,7 +74,7 @@ def test_a_compressed_model_stays_compressed() -> None:
     pruned[np.abs(pruned) < np.median(np.abs(pruned))] = 0
     hidden.kernel.assign(pruned)
     head.kernel.assign(shared)
-    aware = fine_tune(model, X, CLASSES, settings=FineTuning(epochs=3, learning_rate=0.05, batch_size=8))
+    aware = fine_tune_quantized(model, X, CLASSES, settings=FineTuning(epochs=3, learning_rate=0.05, batch_size=8))
     after = [np.array(kernel) for _, kernel in select_kernels(aware)]
     np.testing.assert_array_equal(after[0] == 0, pruned == 0)
     assert np.all((after[0] != pruned) == (pruned != 0))
@@ -83,12 +83,14 @@ def test_a_compressed_model_stays_compressed() -> None:
 
 
 def test_a_loss_of_ones_own_is_used() -> None:
-    aware = fine_tune(ending_in(3, None), X, ONE_HOT, settings=FineTuning(epochs=1), loss="mae")
+    aware = fine_tune_quantized(ending_in(3, None), X, ONE_HOT, settings=FineTuning(epochs=1), loss="mae")
     assert aware.loss == "mae"
 
 
 def test_the_rate_warms_up_and_ends_near_zero() -> None:
-    aware = fine_tune(ending_in(3, None), X, CLASSES, settings=FineTuning(epochs=5, batch_size=4, learning_rate=0.2))
+    aware = fine_tune_quantized(
+        ending_in(3, None), X, CLASSES, settings=FineTuning(epochs=5, batch_size=4, learning_rate=0.2)
+    )
     assert int(aware.optimizer.iterations) == 50
     assert float(aware.optimizer.learning_rate) < 0.01
 
@@ -98,3 +100,15 @@ def test_class_numbers_in_a_column_as_keras_loads_cifar10() -> None:
     y = (np.arange(64) % 3)[:, np.newaxis]
     loss = default_loss(model, np.ones((64, 4), np.float32), y)
     assert isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
+
+
+@pytest.mark.parametrize(("units", "y", "follows"), [(3, CLASSES, True), (3, ONE_HOT, True), (1, X[:, 0], False)])
+def test_classifiers_follow_their_teacher(units: int, y: np.ndarray, follows: bool) -> None:
+    teacher, alone, taught = (ending_in(units, None) for _ in range(3))
+    teacher.set_weights([3 * weight for weight in teacher.get_weights()])
+    settings = FineTuning(epochs=5, learning_rate=0.05, batch_size=8)
+    for model, more in ((alone, {}), (taught, {"distillation": True})):
+        keras.utils.set_random_seed(0)
+        fine_tune(model, X, y, settings=settings.model_copy(update=more), teacher=teacher)
+    distance = [float(np.mean(np.abs(model.predict(X) - teacher.predict(X)))) for model in (alone, taught)]
+    assert distance[1] < 0.8 * distance[0] if follows else distance[1] == distance[0]

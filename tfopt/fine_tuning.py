@@ -1,19 +1,22 @@
-"""Quantization-aware fine-tuning with sensible defaults, for when post-training int8 loses too much."""
+"""Training after a model was changed, with sensible defaults: for fewer channels, or for int8."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfopt.callbacks import LearningRate, PreserveCompression
+from tfopt.distillation import Distiller
 from tfopt.errors import ConfigError
 from tfopt.quantization import quantize_aware
-from tfopt.recipe import FineTuning
+from tfopt.recipe import FineTuning, Quantization
 from tfopt.schedules import cosine, warmup
 
-__all__ = ["default_loss", "fine_tune"]
+__all__ = ["default_loss", "fine_tune", "fine_tune_quantized"]
 
 
 def fine_tune(
@@ -22,20 +25,72 @@ def fine_tune(
     y: np.ndarray,
     *,
     settings: FineTuning,
+    teacher: keras.Model | None = None,
+    loss: Any = None,
+    verbose: int = 0,
+) -> None:
+    """Trains a changed model on the data it comes from, to win back what the change cost.
+
+    What is compressed in the model stays so: zeros of pruned kernels, and values that weights share.
+
+    Args:
+        model: the model, which is trained.
+        x: training samples of shape `(n, ...)`.
+        y: their targets.
+        settings: epochs, peak learning rate and batch size, and whether the teacher is followed.
+        teacher: the model before the change. Only classifiers with a score for each class follow it.
+        loss: what Keras's `compile` takes; by default `default_loss`.
+        verbose: as in Keras's `fit`.
+
+    Raises:
+        ConfigError: if no loss is given and none can be told from the targets.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> before = model.get_weights()[0]
+        >>> fine_tune(model, np.ones((4, 2), "float32"), np.ones(4, "float32"), settings=FineTuning(epochs=1))
+        >>> np.array_equal(model.get_weights()[0], before)
+        False
+    """
+    steps = settings.epochs * -(-len(x) // settings.batch_size)
+    rising = max(1, steps // 10)
+    schedule = warmup(cosine(settings.learning_rate, steps=max(1, steps - rising)), steps=rising)
+    with tempfile.TemporaryDirectory(prefix="tfopt-teacher-") as answers:
+        follows = settings.distillation and teacher is not None and _are_classes(teacher, x, y)
+        trained = Distiller(model, teacher, cache=answers) if follows else model
+        trained.compile(keras.optimizers.Adam(settings.learning_rate), loss or default_loss(model, x, y))
+        trained.fit(
+            x,
+            y,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            callbacks=[LearningRate(schedule), PreserveCompression()],
+            verbose=verbose,
+        )
+
+
+def fine_tune_quantized(
+    model: keras.Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    settings: FineTuning,
     calibration_samples: int = 256,
+    layers: Mapping[str, Quantization] | None = None,
+    teacher: keras.Model | None = None,
     loss: Any = None,
     verbose: int = 0,
 ) -> keras.Model:
-    """Returns a quantize-aware copy of a trained model, fine-tuned on its training data.
-
-    What is compressed in the model stays so: zeros of pruned kernels, and values that weights share.
+    """Returns a quantize-aware copy of a trained model, fine-tuned as `fine_tune` does.
 
     Args:
         model: the trained float model; left as it is.
         x: training samples of shape `(n, ...)`.
         y: their targets.
-        settings: epochs, peak learning rate and batch size.
+        settings: epochs, peak learning rate and batch size, and whether the teacher is followed.
         calibration_samples: samples that the activation ranges start from.
+        layers: other modes than int8 for some layers, as `quantize_aware` takes them.
+        teacher: the float model to follow.
         loss: what Keras's `compile` takes; by default `default_loss`.
         verbose: as in Keras's `fit`.
 
@@ -46,24 +101,19 @@ def fine_tune(
     Example:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         >>> x, y = np.ones((4, 2), "float32"), np.ones(4, "float32")
-        >>> aware = fine_tune(model, x, y, settings=FineTuning(epochs=1))
+        >>> aware = fine_tune_quantized(model, x, y, settings=FineTuning(epochs=1))
         >>> aware.count_params() > model.count_params()  # it has ranges too
         True
     """
-    aware = quantize_aware(model, calibration=x, calibration_samples=calibration_samples)
-    steps = settings.epochs * -(-len(x) // settings.batch_size)
-    rising = max(1, steps // 10)
-    schedule = warmup(cosine(settings.learning_rate, steps=max(1, steps - rising)), steps=rising)
-    aware.compile(keras.optimizers.Adam(settings.learning_rate), loss or default_loss(model, x, y))
-    aware.fit(
-        x,
-        y,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        callbacks=[LearningRate(schedule), PreserveCompression()],
-        verbose=verbose,
-    )
+    aware = quantize_aware(model, calibration=x, calibration_samples=calibration_samples, layers=layers)
+    fine_tune(aware, x, y, settings=settings, teacher=teacher, loss=loss, verbose=verbose)
     return aware
+
+
+def _are_classes(model: keras.Model, x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether the targets are classes of which the model's only output has a score each."""
+    crossentropies = (keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy)
+    return len(model.outputs) == 1 and isinstance(default_loss(model, x, y), crossentropies)
 
 
 def default_loss(model: keras.Model, x: np.ndarray, y: np.ndarray) -> keras.losses.Loss:

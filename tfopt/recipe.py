@@ -14,6 +14,7 @@ from tfopt.yaml_text import read_yaml
 
 __all__ = [
     "RANGE_METHODS",
+    "ChannelPruning",
     "FineTuning",
     "Preset",
     "Quantization",
@@ -83,12 +84,13 @@ class QuantizationConfig(BaseModel):
 
 
 class FineTuning(BaseModel):
-    """Quantization-aware fine-tuning: how long, and how hard.
+    """How a changed model is trained on: how long, and how hard.
 
     Args:
         epochs: passes over the training data.
         learning_rate: Adam's peak rate; it warms up over the first tenth and decays along a cosine.
         batch_size: samples in a training step.
+        distillation: whether a classifier also follows the class probabilities of the model it was made from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -96,6 +98,29 @@ class FineTuning(BaseModel):
     epochs: int = Field(default=3, ge=1)
     learning_rate: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=64, ge=1)
+    distillation: bool = False
+
+
+class ChannelPruning(BaseModel):
+    """The removal of the least important channels, and the training after it (`tfopt.prune_channels`).
+
+    Args:
+        flops: what remains of the operations, as a fraction in (0, 1).
+        importance: what ranks the channels: "l1", the weights that make them, or "batch_norm", the gammas.
+        multiple_of: each layer that loses channels keeps a multiple of it.
+        fine_tuning: the training that wins the accuracy back.
+
+    Example:
+        >>> ChannelPruning(flops=0.5).fine_tuning.epochs
+        6
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flops: float = Field(gt=0, lt=1, allow_inf_nan=False)
+    importance: Literal["l1", "batch_norm"] = "l1"
+    multiple_of: int = Field(default=8, ge=1)
+    fine_tuning: FineTuning = FineTuning(epochs=6, learning_rate=1e-3, distillation=True)
 
 
 class Recipe(BaseModel):
@@ -105,18 +130,25 @@ class Recipe(BaseModel):
         quantization: the preset of the export: "int8" (int8 in and out, no float op), "int8_float_io" (float in and
             out), "int16x8" (int16 activations), "float16" (weights), "dynamic" (int8 weights, float in and out),
             "weight_only_int8", "weight_only_int4" or "none".
+        channel_pruning: the removal of channels and the training after it, or None. It comes first.
+        layers: other modes than the preset's for some layers, by name: "none" keeps a layer in float.
         fine_tuning: quantization-aware fine-tuning before the export, or None for post-training only.
         calibration_samples: how many samples the activation ranges are measured on.
+        seed: of whatever is random in the training.
 
     Example:
         >>> recipe = Recipe(fine_tuning=FineTuning(epochs=2))
         >>> print(recipe.to_yaml())
         quantization: int8
+        channel_pruning: null
+        layers: {}
         fine_tuning:
           epochs: 2
           learning_rate: 0.0001
           batch_size: 64
+          distillation: false
         calibration_samples: 256
+        seed: 0
         <BLANKLINE>
         >>> Recipe.from_yaml(recipe.to_yaml()) == recipe
         True
@@ -125,8 +157,11 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     quantization: Preset = "int8"
+    channel_pruning: ChannelPruning | None = None
+    layers: dict[str, Quantization] = {}
     fine_tuning: FineTuning | None = None
     calibration_samples: int = Field(default=256, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain data."""
