@@ -14,6 +14,7 @@ from typing import Any
 import compression_tables
 import export_tables
 import harness_tables
+import optimize_tables
 import scoreboard_tables
 import serving_tables
 import target_tables
@@ -257,6 +258,7 @@ RENDERERS = {
     **compression_tables.RENDERERS,
     **export_tables.RENDERERS,
     **harness_tables.RENDERERS,
+    **optimize_tables.RENDERERS,
     **scoreboard_tables.RENDERERS,
     **serving_tables.RENDERERS,
     **target_tables.RENDERERS,
