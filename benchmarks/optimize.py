@@ -1,6 +1,6 @@
 """`tfopt.optimize` under one budget, beside plain post-training int8 and tfmot's pruning with QAT.
 
-    python benchmarks/optimize.py [--sets NAME ...] [--budget "latency: 40%"] [--data FOLDER] [--environments FOLDER]
+    python benchmarks/optimize.py [--sets NAME ...] [--budget TEXT] [--data FOLDER] [--environments FOLDER]
 
 The networks and data sets are those of benchmarks/scoreboard.py. A tenth of the training data is kept for validation;
 the test data is held back. tfmot's training has as many epochs, batches and samples, and the same float network. All
@@ -180,7 +180,7 @@ def main() -> None:
     data = os.environ.get("TFOPT_DATA") or ROOT.parents[1] / "shared" / "data"
     parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--budget", default="latency: 40%")
+    parser.add_argument("--budget", default="latency: 40%, size: 25%")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--environments", type=Path, default=ROOT / ".venvs", help="folder of the peers' environments")
     parser.add_argument("--out", type=Path, default=RESULTS)

@@ -223,7 +223,10 @@ def test_an_error_is_one_message(folder: Path, tmp_path: Path) -> None:
         ("export absent.keras --out {out}", "No model at absent.keras: the file does not exist"),
         ("export {m} --out {out} --data absent.npz", "Cannot read absent.npz as an NPZ file"),
         ("optimize {m} --data {d} --out {out} --max-drop 1", "[0, 1). Received: 1. Did you mean 0.01?"),
-        ("optimize {m} --data {d} --out {out} --target coreml", "one of tflite, edge_tpu, onnx, serving. Received: 'coreml'"),
+        (
+            "optimize {m} --data {d} --out {out} --target coreml",
+            "one of tflite, edge_tpu, onnx, serving. Received: 'coreml'",
+        ),
         ("optimize {m} --data {d} --out {out} --recipe absent.yaml", "cannot read absent.yaml"),
         ("optimize {d} --data {d} --out {out}", "Expected a Keras model file (.keras, .h5, .hdf5)"),
         ("benchmark absent.tflite", "Received: absent.tflite, which does not exist"),

@@ -49,7 +49,14 @@ def test_absent_fields_have_their_defaults() -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("colour: red", ["colour", "'red'", "Known fields: quantization, fine_tuning, calibration_samples"]),
+        (
+            "colour: red",
+            [
+                "colour",
+                "'red'",
+                "Known fields: quantization, channel_pruning, layers, fine_tuning, calibration_samples, seed",
+            ],
+        ),
         ("fine_tuning: {epoch: 7}", ["fine_tuning.epoch", "7"]),
         (
             "quantization: int4",

@@ -116,12 +116,12 @@ def optimize(
         if isinstance(number, bool) or not isinstance(number, int) or number < least:
             raise ConfigError(f"optimize: {name} must be an integer of at least {least}. Received: {number!r}.")
     limit = None if budget is None else parse_budget(budget, price_per_hour=price_per_hour)
-    if limit is not None and limit.resource == "latency" and not place.is_timed:
+    if limit is not None and limit.names("latency") and not place.is_timed:
         raise ConfigError(
             f"optimize: the latency on {target} is not measured without its device; give a budget of size or flops. "
             f"Received: {budget!r}."
         )
-    if limit is None and recipe is None and not place.post_training:
+    if limit is None and recipe is None and place.presets[0] == "none":
         raise ConfigError(f"optimize: {target} has no int8 of its own: give a budget. Received: None.")
     _check_recipe(recipe, place, target)
     model = check_model(in_keras_3(model)) if not isinstance(model, (str, Path)) else load_model(model)
@@ -140,8 +140,7 @@ def optimize(
         metric=metric,
         verbose=verbose,
     )
-    start = recipe or Recipe(quantization=place.post_training or "none", seed=seed)
-    trials.attempt("float32", Recipe(quantization="none", seed=start.seed))
+    trials.attempt("float32", Recipe(quantization="none", seed=seed if recipe is None else recipe.seed))
     if recipe is not None:
         trials.attempt("recipe", recipe)
         obstacles: tuple[str, ...] = ()
@@ -150,7 +149,7 @@ def optimize(
         aware = after.model_copy(update={"epochs": max(epochs // 2, 1), "learning_rate": QUANTIZING_RATE})
         obstacles = climb(
             trials,
-            start,
+            Recipe(seed=seed),
             pruning=ChannelPruning(flops=0.5, fine_tuning=after) if epochs else None,
             training=aware if epochs else None,
             budget=limit,
@@ -162,16 +161,20 @@ def _check_recipe(recipe: Recipe | None, place: Target, target: str) -> None:
     """Refuses what a recipe asks for and the target has not, which would be ignored."""
     if recipe is None:
         return
-    wanted = place.post_training or "none"
+    is_int8 = recipe.quantization == "int8"
     asked = {
-        "layers": bool(recipe.layers) and not place.keeps_layers_in_float,
-        "fine_tuning": recipe.fine_tuning is not None and not place.trains_quantized,
+        "layers": bool(recipe.layers) and not (place.keeps_layers_in_float and is_int8),
+        "fine_tuning": recipe.fine_tuning is not None and not (place.trains_quantized and is_int8),
     }
     for field, is_asked in asked.items():
         if is_asked:
-            raise ConfigError(f"optimize: {target} makes no use of the recipe's {field}. Leave it out.")
-    if recipe.quantization != wanted:
+            raise ConfigError(
+                f"optimize: {target} makes no use of the recipe's {field} with quantization {recipe.quantization}. "
+                "Leave it out."
+            )
+    if recipe.quantization not in place.presets:
         raise ConfigError(
-            f"optimize: the recipe's quantization must be {wanted} for {target}. Received: {recipe.quantization!r}. "
+            f"optimize: for {target} the recipe's quantization must be one of {', '.join(place.presets)}. "
+            f"Received: {recipe.quantization!r}. "
             "For another one use tfopt.export_tflite or tfopt.export_onnx."
         )

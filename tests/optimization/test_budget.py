@@ -31,6 +31,8 @@ SMALL = Figures(size=1_000_000, download=600_000, flops=500_000, latency=3.0, la
         ("flops: 1 M", 0.5),
         ("flops: 250k", 2.0),
         ("flops: 500000", 1.0),
+        ("latency: 50%, size: 50%", 0.5),
+        ("latency: 50%,size: 25%, flops: 50%", 1.0),
     ],
 )
 def test_how_much_a_candidate_takes(text: str, used: float) -> None:
@@ -40,15 +42,15 @@ def test_how_much_a_candidate_takes(text: str, used: float) -> None:
 
 
 def test_kibibytes_are_not_kilobytes() -> None:
-    assert parse_budget("size: 1 KiB").limit == 1024
-    assert parse_budget("size: 1 MiB").limit == 1024**2
+    assert parse_budget("size: 1 KiB").limits[0].amount == 1024
+    assert parse_budget("size: 1 MiB").limits[0].amount == 1024**2
 
 
 @given(st.floats(0.01, 10), st.floats(0.001, 100))
 def test_a_cost_is_a_latency(price_per_hour: float, dollars: float) -> None:
     budget = parse_budget(f"cost: {dollars:.6f} $", price_per_hour=price_per_hour)
-    assert budget.resource == "latency"
-    cost_of_a_million = budget.limit / 1000 * 1e6 / 3600 * price_per_hour
+    assert budget.names("latency")
+    cost_of_a_million = budget.limits[0].amount / 1000 * 1e6 / 3600 * price_per_hour
     assert cost_of_a_million == pytest.approx(float(f"{dollars:.6f}"), rel=1e-6)
 
 
@@ -72,6 +74,8 @@ def test_what_was_not_measured_is_no_number(missing: dict[str, Any]) -> None:
         "size: 5 ms",
         "size: -1 MB",
         "energy: 40%",
+        "latency: 40%,",
+        "latency: 40% size: 25%",
         "cost: 40%",
         40,
         None,

@@ -1,4 +1,4 @@
-"""What the optimized model may cost, as text: "latency: 40%", "size: 1 MB"."""
+"""What the optimized model may cost, as text: "latency: 40%", "size: 1 MB", "latency: 40%, size: 25%"."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from tfopt.errors import ConfigError
 
-__all__ = ["Budget", "Figures", "parse_budget"]
+__all__ = ["Budget", "Figures", "Limit", "Resource", "parse_budget"]
 
 Resource = Literal["latency", "size", "download", "flops"]
 RESOURCES: tuple[str, ...] = get_args(Resource)
@@ -49,67 +49,96 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """The most that a model may take of one resource.
+
+    Args:
+        resource: of what.
+        amount: a fraction of the float model's, or a number of ms, bytes or operations.
+        is_share: whether it is a fraction.
+    """
+
+    resource: Resource
+    amount: float
+    is_share: bool
+
+    def used(self, figures: Figures, baseline: Figures) -> float | None:
+        """How much of it a candidate takes: above 1 is too much; None where that was not measured."""
+        found = figures.share(self.resource, baseline) if self.is_share else getattr(figures, self.resource)
+        return None if found is None else found / self.amount
+
+
+@dataclass(frozen=True)
 class Budget:
     """The most that a model may cost.
 
     Args:
-        resource: of what.
-        limit: a fraction of the float model's, or an amount in ms, bytes or operations.
-        is_share: whether it is a fraction.
+        limits: one for each resource that was named.
         text: as it was given.
 
     Example:
-        >>> budget = parse_budget("latency: 40%")
+        >>> budget = parse_budget("latency: 40%, size: 50%")
         >>> float_model = Figures(size=4000, download=3600, flops=100, latency=2.0, latency_share=1.0)
         >>> small = Figures(size=1000, download=800, flops=100, latency=0.6, latency_share=0.3)
         >>> budget.used(small, float_model)
         0.75
     """
 
-    resource: Resource
-    limit: float
-    is_share: bool
+    limits: tuple[Limit, ...]
     text: str
 
+    def names(self, resource: Resource) -> bool:
+        """Whether it limits a resource."""
+        return any(limit.resource == resource for limit in self.limits)
+
     def used(self, figures: Figures, baseline: Figures) -> float | None:
-        """How much of the budget a candidate takes: above 1 is too much; None where it was not measured."""
-        found = figures.share(self.resource, baseline) if self.is_share else getattr(figures, self.resource)
-        return None if found is None else found / self.limit
+        """How much of the scarcest resource a candidate takes: above 1 is too much; None where one was not measured."""
+        parts = [limit.used(figures, baseline) for limit in self.limits]
+        known = [part for part in parts if part is not None]
+        return max(known) if len(known) == len(parts) else None
 
 
 def parse_budget(text: str, *, price_per_hour: float | None = None) -> Budget:
     """Reads a budget.
 
     Args:
-        text: the resource and how much of it: a percentage of the float model's ("latency: 40%", "size: 25%",
-            "flops: 50%"), or an amount ("latency: 2.5 ms", "size: 1 MB", "download: 300 kB", "flops: 10 M"). "download"
-            is the size after gzip. "cost: 0.05 $" is that of a million inferences.
+        text: a resource and how much of it, or several with commas between them ("latency: 40%, size: 25%"): a
+            percentage of the float model's, or an amount ("latency: 2.5 ms", "size: 1 MB", "download: 300 kB",
+            "flops: 10 M"). "download" is the size after gzip. "cost: 0.05 $" is that of a million inferences.
         price_per_hour: what the machine costs in dollars, for a cost.
 
     Raises:
         ConfigError: if the text says something else, or a cost comes without a price.
 
     Example:
-        >>> parse_budget("size: 1 MB").limit
+        >>> parse_budget("size: 1 MB").limits[0].amount
         1000000.0
-        >>> parse_budget("cost: 0.05 $", price_per_hour=0.36).limit  # ms
+        >>> parse_budget("cost: 0.05 $", price_per_hour=0.36).limits[0].amount  # ms
         0.5
     """
-    match = _BUDGET.fullmatch(text) if isinstance(text, str) else None
-    resource, unit = (match[1], match[3]) if match else ("", "")
-    amount = float(match[2]) if match else 0.0
-    if resource == "cost" and unit == "$" and amount:
+    limits = [_limit(part, price_per_hour) for part in text.split(",")] if isinstance(text, str) else []
+    if not limits or None in limits:
+        raise ConfigError(
+            "optimize: budget must name what may remain, as 'latency: 40%', 'latency: 2.5 ms', 'size: 1 MB', "
+            f"'download: 300 kB', 'flops: 50%', 'cost: 0.05 $' or 'latency: 40%, size: 25%'. Received: {text!r}."
+        )
+    return Budget(tuple(limit for limit in limits if limit is not None), text)
+
+
+def _limit(text: str, price_per_hour: float | None) -> Limit | None:
+    match = _BUDGET.fullmatch(text)
+    if match is None or not float(match[2]):
+        return None
+    resource, amount, unit = match[1], float(match[2]), match[3]
+    if resource == "cost" and unit == "$":
         if price_per_hour is None or not 0 < price_per_hour < float("inf"):
             raise ConfigError(
                 f"optimize: a cost needs price_per_hour=, in dollars and above 0. Received: {price_per_hour!r}."
             )
         # A machine of so many dollars an hour that does one inference after the other.
-        return Budget("latency", amount / 1e6 / price_per_hour * 3600 * 1000, False, text)
-    if resource in RESOURCES and unit == "%" and 0 < amount < 100:
-        return Budget(resource, amount / 100, True, text)  # type: ignore[arg-type]
-    if resource in RESOURCES and unit in _UNITS[resource] and amount:
-        return Budget(resource, amount * _UNITS[resource][unit], False, text)  # type: ignore[arg-type]
-    raise ConfigError(
-        "optimize: budget must name what may remain, as 'latency: 40%', 'latency: 2.5 ms', 'size: 1 MB', "
-        f"'download: 300 kB', 'flops: 50%' or 'cost: 0.05 $'. Received: {text!r}."
-    )
+        return Limit("latency", amount / 1e6 / price_per_hour * 3600 * 1000, is_share=False)
+    if resource in RESOURCES and unit == "%" and amount < 100:
+        return Limit(resource, amount / 100, is_share=True)  # type: ignore[arg-type]
+    if resource in RESOURCES and unit in _UNITS[resource]:
+        return Limit(resource, amount * _UNITS[resource][unit], is_share=False)  # type: ignore[arg-type]
+    return None

@@ -89,7 +89,7 @@ def _drop(trials: Trials, chosen: Candidate, held_back: LabelledSamples) -> Held
 
 
 def _report(trials: Trials, chosen: Candidate, held_back: LabelledSamples, price_per_hour: float | None) -> Report:
-    rows = coverage(trials.model).rows if trials.target.post_training else ()
+    rows = coverage(trials.model).rows if chosen.recipe.quantization == "int8" else ()
     return benchmark(
         {candidate.name: candidate.artifact for candidate in trials.candidates if candidate.artifact is not None},
         (held_back.x, held_back.y),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tfopt.artifact import Artifact
-from tfopt.optimization.budget import Budget, Figures
+from tfopt.optimization.budget import Budget, Figures, Resource
 from tfopt.optimization.held_back import HeldBackDrop
 from tfopt.plain_table import aligned
 from tfopt.recipe import Recipe
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tfopt.benchmark.report import Report
 
 __all__ = ["Candidate", "Result"]
+
+SHOWN: tuple[Resource, ...] = ("size", "latency", "flops")
 
 
 @dataclass(frozen=True)
@@ -108,14 +110,14 @@ class Result:
         return tuple(lines)
 
     def __str__(self) -> str:
-        cells = [("", self.report.metric or "score", "drop", "size", "latency", "FLOPs")]
+        cells: list[tuple[str, ...]] = [("", self.report.metric or "score", "drop", "size", "latency", "FLOPs")]
         baseline = self.candidates[0].figures
         for candidate in self.candidates:
             figures = candidate.figures
             if figures is None or baseline is None or candidate.score is None:
                 cells.append((candidate.name, "no file", "", "", "", ""))
                 continue
-            shares = (figures.share(resource, baseline) for resource in ("size", "latency", "flops"))  # type: ignore[arg-type]
+            shares = [figures.share(resource, baseline) for resource in SHOWN]
             costs = ("not measured" if share is None else f"{share:.0%}" for share in shares)
             cells.append((candidate.name, f"{candidate.score:.4f}", f"{candidate.drop:+.4f}", *costs))
         reached = "" if self.is_reached else " It is the closest; what was asked for was not reached."

@@ -88,6 +88,6 @@ def halves(samples: LabelledSamples) -> tuple[LabelledSamples, LabelledSamples]:
     """
     if len(samples) < 2:
         raise DataError(
-            "optimize: expected at least 2 validation samples, half of which are held back, or test=(x, y). Received: 1."
+            "optimize: expected at least 2 validation samples, as half are held back, or test=(x, y). Received: 1."
         )
     return samples.at(slice(0, None, 2)), samples.at(slice(1, None, 2))

@@ -27,7 +27,7 @@ class Target:
     Args:
         export: writes a prepared model by its recipe, with calibration samples, verified or only to be timed.
         suffix: of the file; empty for a folder.
-        post_training: the preset that costs no training, or None where there is none.
+        presets: what costs no training, in the order in which it is tried; "none" is float32.
         keeps_layers_in_float: whether single layers may be left out of the quantization.
         trains_quantized: whether quantization-aware training makes a better file.
         is_timed: whether a latency is measured without the target's own device.
@@ -35,7 +35,7 @@ class Target:
 
     export: Export
     suffix: str
-    post_training: Preset | None
+    presets: tuple[Preset, ...]
     keeps_layers_in_float: bool = False
     trains_quantized: bool = False
     is_timed: bool = True
@@ -68,10 +68,10 @@ def _serving(model: keras.Model, path: Path, recipe: Recipe, calibration: Any, v
 
 
 TARGETS = {
-    "tflite": Target(_tflite, ".tflite", "int8", keeps_layers_in_float=True, trains_quantized=True),
-    "edge_tpu": Target(_edge_tpu, ".tflite", "int8", trains_quantized=True, is_timed=False),
-    "onnx": Target(_onnx, ".onnx", "int8"),
-    "serving": Target(_serving, "", None),
+    "tflite": Target(_tflite, ".tflite", ("int8", "float16"), keeps_layers_in_float=True, trains_quantized=True),
+    "edge_tpu": Target(_edge_tpu, ".tflite", ("int8",), trains_quantized=True, is_timed=False),
+    "onnx": Target(_onnx, ".onnx", ("int8", "none")),
+    "serving": Target(_serving, "", ("none",)),
 }
 
 

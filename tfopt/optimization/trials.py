@@ -236,7 +236,9 @@ class Trials:
         """The model, the data and how it is scored."""
         weights = [weight.tobytes() for weight in self.model.get_weights()]
         metric = getattr(self.metric, "__qualname__", str(self.metric))
-        settings = json.dumps([self.model.to_json(), metric, self.target.suffix, str(self.loss)]).encode()
+        # How it was compiled does not matter, and holds names that count up.
+        layers = {key: value for key, value in json.loads(self.model.to_json()).items() if key != "compile_config"}
+        settings = json.dumps([layers, metric, self.target.suffix, str(self.loss)]).encode()
         return _digest(settings, *weights, self.train.sha256(), self.validation.sha256())
 
 
@@ -266,8 +268,8 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def _remove(path: Path) -> None:
-    record_path(path).unlink(missing_ok=True)
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    for one in (record_path(path), path):
+        if one.is_dir():
+            shutil.rmtree(one)
+        elif one.exists():
+            one.unlink()
