@@ -11,17 +11,26 @@ from typing import Any
 __all__ = ["NETWORKS"]
 
 
-def plain_cnn(keras: Any, shape: tuple[int, ...], classes: int) -> Any:
-    """Convolutions, batch norms and dense layers."""
+def plain_cnn(
+    keras: Any,
+    shape: tuple[int, ...],
+    classes: int,
+    *,
+    stages: tuple[tuple[int, ...], ...] = ((16,), (32,), (64,)),
+    units: int = 64,
+    momentum: float = 0.99,
+) -> Any:
+    """Stages of convolutions with batch norms, each ending in a pooling, and dense layers."""
     layers = keras.layers
     x = inputs = keras.Input(shape, name="image")
-    for filters in (16, 32, 64):
-        x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
-        x = layers.BatchNormalization()(x)
-        x = layers.ReLU()(x)
+    for stage in stages:
+        for filters in stage:
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+            x = layers.BatchNormalization(momentum=momentum)(x)
+            x = layers.ReLU()(x)
         x = layers.MaxPooling2D(2)(x)
     x = layers.Flatten()(x)
-    x = layers.Dense(64)(x)
+    x = layers.Dense(units)(x)
     x = layers.ReLU()(x)
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
 
@@ -77,7 +86,10 @@ def residual_cnn(keras: Any, shape: tuple[int, ...], classes: int) -> Any:
 
 NETWORKS = {
     "plain_cnn": plain_cnn,
+    "wide_cnn": partial(plain_cnn, stages=((32, 32), (64, 64), (128,)), units=128, momentum=0.9),
     "separable_cnn": separable_cnn,
+    # As MLPerf Tiny's keyword spotting has it (arXiv:2106.07597), with a square stem.
+    "ds_cnn": partial(separable_cnn, stem=64, blocks=((64, 1),) * 4, momentum=0.9),
     "wide_separable_cnn": partial(
         separable_cnn, stem=32, blocks=((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (256, 1)), momentum=0.9
     ),

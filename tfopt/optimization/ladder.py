@@ -3,8 +3,8 @@
 1. Post-training int8.
 2. Where it loses too much: the layers whose rounding costs most stay in float; then quantization-aware training.
 3. Where the budget is not kept: the target's other presets, since int8 is not always faster.
-4. Fewer channels, with the preset that took least of the budget: as few as it asks for by measurement, trained with
-   the original as teacher, and quantized by the same steps.
+4. Fewer channels: as few as the budget asks for by measurement, with the preset that needs to lose fewest, trained
+   with the original as teacher, and quantized by the same steps.
 5. Where that loses too much: half as many channels are removed, so that what the budget costs is seen.
 """
 
@@ -54,15 +54,17 @@ def climb(
             return ()
     if budget is None:
         return (f"quantization alone loses more than {trials.max_drop:g}, whatever was tried.",)
-    cheapest = min(firsts, key=lambda one: (not one.is_within(trials.max_drop), one.used(budget, trials.baseline)))
-    start = recipes[firsts.index(cheapest)]
     if pruning is None:
         return (f"without fewer channels the budget '{budget.text}' is not kept, and removing them needs training.",)
+    accurate = [recipe for recipe, first in zip(recipes, firsts, strict=True) if first.is_within(trials.max_drop)]
     try:
-        flops, least = ladder.flops_for_budget(start, pruning)
+        searches = [(*ladder.flops_for_budget(recipe, pruning), recipe) for recipe in accurate or recipes]
     except ModelError as error:
         return (f"fewer channels are not to be had. {error}",)
+    # The preset that is fastest with all channels need not be with few: whichever leaves most of them.
+    flops, _, start = max(searches, key=lambda found: found[0] or 0.0)
     if flops is None:
+        least = min(least for _, least, _ in searches)
         return (f"with the fewest channels the network still took {least:.0%} of the budget '{budget.text}'.",)
     best = ladder.pruned(start, pruning.model_copy(update={"flops": flops}))
     if ladder.is_good(best):
@@ -146,7 +148,11 @@ class _Ladder:
             return [_largest(fractions, fits), min(taken, default=float("inf"))]
 
         found = self.trials.kept(
-            "flops_for_budget", budget.text, start.to_yaml(), pruning.model_dump_json(), compute=search
+            f"flops_for_budget_{start.quantization}",
+            budget.text,
+            start.to_yaml(),
+            pruning.model_dump_json(),
+            compute=search,
         )
         return found[0], found[1]
 
