@@ -42,7 +42,7 @@ RESULTS = ROOT / "results" / "optimize.json"
 VALIDATION = 0.1
 MAX_DROP = 0.01
 TIMEOUT_SECONDS = 3600
-EPOCHS = {"fashion_mnist": 6, "sign_digits": 24, "spoken_digits": 12, "adult": 8, "banking77": 10}
+EPOCHS = {"fashion_mnist": 6, "sign_digits": 50, "spoken_digits": 40, "adult": 8, "banking77": 15}
 """Of the training after channels or weights were removed; QAT has half as many."""
 NETWORKS = {"fashion_mnist": "wide_cnn", "sign_digits": "wide_separable_cnn", "spoken_digits": "ds_cnn"}
 SETTINGS = {name: {**settings, "network": NETWORKS.get(name, settings["network"])} for name, settings in SETS.items()}
@@ -102,6 +102,7 @@ def of_tfopt(case: Case, budget: str, seed: int) -> tuple[dict[str, Path], Row]:
         out=out,
         epochs=EPOCHS[case.name],
         batch_size=BATCH_SIZES[case.name],
+        learning_rate=SETTINGS[case.name]["train"]["learning_rate"],
         seed=seed,
     )
     print(result, flush=True)

@@ -74,6 +74,7 @@ def optimize(
     ] = None,
     epochs: Annotated[int, typer.Option(help="Of the training after channels were removed; 0 trains nothing.")] = 6,
     batch_size: Annotated[int, typer.Option(help="Samples in a training step.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Adam's peak rate in the training.")] = 1e-3,
     price_per_hour: Annotated[
         float | None, typer.Option(help="What the machine costs in dollars, for a budget in dollars.")
     ] = None,
@@ -102,6 +103,7 @@ def optimize(
         out=out,
         epochs=epochs,
         batch_size=batch_size,
+        learning_rate=learning_rate,
         recipe=None if recipe is None else Recipe.load(recipe),
         price_per_hour=price_per_hour,
         seed=seed,

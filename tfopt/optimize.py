@@ -15,14 +15,15 @@ from tfopt.optimization.budget import parse_budget
 from tfopt.optimization.result import Candidate, Result
 from tfopt.optimization.targets import Target, target_of
 from tfopt.recipe import ChannelPruning, FineTuning, Recipe
+from tfopt.schedules.arguments import check_positive, check_steps
 
 if TYPE_CHECKING:
     import keras
 
 __all__ = ["Candidate", "Result", "optimize"]
 
-PRUNING_RATE, QUANTIZING_RATE = 1e-3, 1e-4
-"""Peak learning rates: a network without its channels learns anew, a rounded one is only nudged."""
+NUDGE = 0.1
+"""Of the learning rate: a network without its channels learns anew, a rounded one is only nudged."""
 
 
 def optimize(
@@ -37,6 +38,7 @@ def optimize(
     out: str | Path | None = None,
     epochs: int = 6,
     batch_size: int = 64,
+    learning_rate: float = 1e-3,
     recipe: Recipe | None = None,
     loss: Any = None,
     metric: str | Callable[[Any, Any], float] | None = None,
@@ -71,6 +73,8 @@ def optimize(
         epochs: of the training after channels were removed; quantization-aware fine-tuning takes half as many. With
             0 nothing is trained.
         batch_size: of the training.
+        learning_rate: Adam's peak rate after channels were removed, such as the model was first trained with;
+            quantization-aware fine-tuning takes a tenth of it.
         recipe: what is to be done, such as that of an earlier run: nothing else is tried then.
         loss: of the training, as Keras's `compile` takes it; by default what fits the targets.
         metric: as `tfopt.benchmark` takes it; by default accuracy for classes, R² for float targets.
@@ -113,8 +117,8 @@ def optimize(
         hint = f" Did you mean {max_drop / 100:g}?" if 1 <= max_drop <= 100 else ""
         raise ConfigError(f"optimize: max_drop must be a fraction in [0, 1). Received: {max_drop:g}.{hint}")
     for name, number, least in (("epochs", epochs, 0), ("batch_size", batch_size, 1), ("seed", seed, 0)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise ConfigError(f"optimize: {name} must be an integer of at least {least}. Received: {number!r}.")
+        check_steps(f"optimize: {name}", number, minimum=least)
+    check_positive("optimize: learning_rate", learning_rate)
     limit = None if budget is None else parse_budget(budget, price_per_hour=price_per_hour)
     if limit is not None and limit.names("latency") and not place.is_timed:
         raise ConfigError(
@@ -145,8 +149,8 @@ def optimize(
         trials.attempt("recipe", recipe)
         obstacles: tuple[str, ...] = ()
     else:
-        after = FineTuning(epochs=max(epochs, 1), learning_rate=PRUNING_RATE, batch_size=batch_size, distillation=True)
-        aware = after.model_copy(update={"epochs": max(epochs // 2, 1), "learning_rate": QUANTIZING_RATE})
+        after = FineTuning(epochs=max(epochs, 1), learning_rate=learning_rate, batch_size=batch_size, distillation=True)
+        aware = after.model_copy(update={"epochs": max(epochs // 2, 1), "learning_rate": NUDGE * learning_rate})
         obstacles = climb(
             trials,
             Recipe(seed=seed),

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from tfopt.artifact import Artifact
 from tfopt.optimization.budget import Budget, Figures, Resource
-from tfopt.optimization.held_back import HeldBackDrop
 from tfopt.plain_table import aligned
 from tfopt.recipe import Recipe
 
 if TYPE_CHECKING:
     from tfopt.benchmark.report import Report
+    from tfopt.optimization.held_back import HeldBackDrop
 
 __all__ = ["Candidate", "Result"]
 
