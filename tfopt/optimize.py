@@ -15,7 +15,6 @@ from tfopt.optimization.budget import parse_budget
 from tfopt.optimization.result import Candidate, Result
 from tfopt.optimization.targets import Target, target_of
 from tfopt.recipe import ChannelPruning, FineTuning, Recipe
-from tfopt.schedules.arguments import check_positive, check_steps
 
 if TYPE_CHECKING:
     import keras
@@ -110,6 +109,7 @@ def optimize(
     from tfopt.optimization.ladder import climb
     from tfopt.optimization.samples import checked_samples, halves
     from tfopt.optimization.trials import Trials
+    from tfopt.schedules.arguments import check_positive, check_steps
     from tfopt.surgery.model import check_model
 
     place = target_of(target)
