@@ -112,3 +112,11 @@ def test_classifiers_follow_their_teacher(units: int, y: np.ndarray, follows: bo
         fine_tune(model, X, y, settings=settings.model_copy(update=more), teacher=teacher)
     distance = [float(np.mean(np.abs(model.predict(X) - teacher.predict(X)))) for model in (alone, taught)]
     assert distance[1] < 0.8 * distance[0] if follows else distance[1] == distance[0]
+
+
+def test_the_loss_of_a_model_with_several_inputs_is_told() -> None:
+    left, right = keras.Input((2,)), keras.Input((3,))
+    joined = keras.layers.Concatenate()([left, right])
+    model = keras.Model([left, right], keras.layers.Dense(4, "softmax")(joined))
+    loss = default_loss(model, [np.ones((80, 2)), np.ones((80, 3))], np.arange(80) % 4)
+    assert isinstance(loss, keras.losses.SparseCategoricalCrossentropy)

@@ -16,7 +16,7 @@ from tfopt.quantization import quantize_aware
 from tfopt.recipe import FineTuning, Quantization
 from tfopt.schedules import cosine, warmup
 
-__all__ = ["default_loss", "fine_tune", "fine_tune_quantized"]
+__all__ = ["are_classes", "default_loss", "fine_tune", "fine_tune_quantized"]
 
 
 def fine_tune(
@@ -48,7 +48,7 @@ def fine_tune(
     Example:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         >>> before = model.get_weights()[0]
-        >>> fine_tune(model, np.ones((4, 2), "float32"), np.ones(4, "float32"), settings=FineTuning(epochs=1))
+        >>> fine_tune(model, np.ones((4, 2), "float32"), np.ones(4, "float32"), settings=FineTuning(epochs=2))
         >>> np.array_equal(model.get_weights()[0], before)
         False
     """
@@ -56,7 +56,7 @@ def fine_tune(
     rising = max(1, steps // 10)
     schedule = warmup(cosine(settings.learning_rate, steps=max(1, steps - rising)), steps=rising)
     with tempfile.TemporaryDirectory(prefix="tfopt-teacher-") as answers:
-        follows = settings.distillation and teacher is not None and _are_classes(teacher, x, y)
+        follows = settings.distillation and teacher is not None and are_classes(teacher, x, y)
         trained = Distiller(model, teacher, cache=answers) if follows else model
         trained.compile(keras.optimizers.Adam(settings.learning_rate), loss or default_loss(model, x, y))
         trained.fit(
@@ -110,7 +110,7 @@ def fine_tune_quantized(
     return aware
 
 
-def _are_classes(model: keras.Model, x: np.ndarray, y: np.ndarray) -> bool:
+def are_classes(model: keras.Model, x: np.ndarray, y: np.ndarray) -> bool:
     """Whether the targets are classes of which the model's only output has a score each."""
     crossentropies = (keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy)
     return len(model.outputs) == 1 and isinstance(default_loss(model, x, y), crossentropies)
@@ -128,7 +128,8 @@ def default_loss(model: keras.Model, x: np.ndarray, y: np.ndarray) -> keras.loss
         raise ConfigError(
             f"optimize: the model has {len(model.outputs)} outputs; pass loss=... as Keras's compile takes it."
         )
-    outputs = np.asarray(model.predict(x[:64], verbose=0))
+    some = keras.tree.map_structure(lambda array: array[:64], x)
+    outputs = np.asarray(model.predict(some, verbose=0))
     are_probabilities = bool(np.all((outputs >= 0) & (outputs <= 1)))
     if outputs.shape[-1] == 1:
         if np.all(np.isin(y, (0, 1))) and (are_probabilities or np.issubdtype(y.dtype, np.integer)):

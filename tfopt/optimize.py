@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfopt.budget import parse_budget
 from tfopt.errors import ConfigError
-from tfopt.optimization.budget import parse_budget
 from tfopt.optimization.result import Candidate, Result
 from tfopt.optimization.targets import Target, target_of
 from tfopt.recipe import ChannelPruning, FineTuning, Recipe

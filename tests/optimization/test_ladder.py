@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tfopt.artifact import Artifact
+from tfopt.budget import Figures, parse_budget
 from tfopt.errors import ConfigError, ModelError
 from tfopt.optimization import ladder
-from tfopt.optimization.budget import Figures, parse_budget
 from tfopt.optimization.ladder import climb
 from tfopt.optimization.result import Candidate
 from tfopt.optimization.samples import LabelledSamples

@@ -114,7 +114,7 @@ def test_a_dataset_and_a_metric_of_known_direction_are_taken() -> None:
     ("changed", "message"),
     [
         ({"search": "grid"}, "bayesian, hyperband, random"),
-        ({"build_model": "model"}, "build_model must be a function. Received: str"),
+        ({"build_model": "model"}, "build_model must be a function or a HyperModel. Received: str"),
         ({"trials": 0}, "tune: trials must be a whole number of at least 1"),
         ({"patience": 0}, "tune: patience"),
         ({"max_parameters": 0}, "max_parameters"),
@@ -125,6 +125,12 @@ def test_a_dataset_and_a_metric_of_known_direction_are_taken() -> None:
 def test_what_cannot_be_is_refused(changed, message) -> None:
     with pytest.raises(ConfigError, match=message):
         found(**changed)
+
+
+def test_processes_need_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    with pytest.raises(ConfigError, match="need the same folder="):
+        found()
 
 
 def test_other_data_is_refused() -> None:

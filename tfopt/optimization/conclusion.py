@@ -12,8 +12,8 @@ from tfopt.artifact import Artifact, write_whole
 from tfopt.benchmark import benchmark
 from tfopt.benchmark.metric import score
 from tfopt.benchmark.report import Report
+from tfopt.budget import Budget
 from tfopt.errors import ExportError
-from tfopt.optimization.budget import Budget
 from tfopt.optimization.held_back import HeldBackDrop, held_back_drop
 from tfopt.optimization.result import Candidate, Result
 from tfopt.optimization.samples import LabelledSamples

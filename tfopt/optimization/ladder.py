@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from tfopt.budget import Budget
 from tfopt.errors import ConfigError, ModelError
-from tfopt.optimization.budget import Budget
 from tfopt.optimization.preparation import remove_channels
 from tfopt.optimization.result import Candidate
 from tfopt.optimization.trials import Trials

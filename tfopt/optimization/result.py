@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tfopt.artifact import Artifact
-from tfopt.optimization.budget import Budget, Figures, Resource
+from tfopt.budget import Budget, Figures, Resource
 from tfopt.plain_table import aligned
 from tfopt.recipe import Recipe
 

@@ -23,10 +23,10 @@ from tfopt.benchmark.metric import MetricChoice, score
 from tfopt.benchmark.protocol import measure
 from tfopt.benchmark.runner import Runner
 from tfopt.benchmark.timing_statistics import ratio_of_rounds
+from tfopt.budget import Figures
 from tfopt.data import check_samples
 from tfopt.errors import DataError, ExportError
 from tfopt.export.signature import input_names
-from tfopt.optimization.budget import Figures
 from tfopt.optimization.preparation import prune, quantize
 from tfopt.optimization.result import Candidate
 from tfopt.optimization.samples import LabelledSamples

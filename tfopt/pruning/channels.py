@@ -1,4 +1,4 @@
-"""The verb: a model whose layers have fewer channels, and so fewer operations and parameters."""
+"""The verbs: a model whose layers have fewer channels, down to a target or to a fraction of each layer's."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from tfopt.surgery.graph import read_graph
 from tfopt.surgery.model import check_model
 from tfopt.surgery.select import LayerFilter
 
-__all__ = ["prune_channels"]
+__all__ = ["keep_channels", "prune_channels"]
 
 Measure = Callable[[keras.Model], float]
+_FLOORS = {"prune_channels": "floors", "keep_channels": "fractions"}
+"""The argument of each verb that maps layers to what stays."""
 
 
 def prune_channels(
@@ -91,26 +93,22 @@ def prune_channels(
     """
     check_model(model)
     kind, fraction = parse_resource_target("prune_channels", target, ("flops", "params", "latency"))
-    if isinstance(multiple_of, bool) or not isinstance(multiple_of, int) or multiple_of < 1:
-        raise ConfigError(f"prune_channels: multiple_of must be an integer from 1 on. Received: {multiple_of!r}.")
     if (measure is None) == (kind == "latency"):
         raise ConfigError(
             "prune_channels: measure=... is what a target of latency is measured with, and nothing else uses it. "
             f"Received: target={target!r} and measure={measure!r}."
         )
-    groups = find_channel_groups(read_graph(model))
-    all_groups = chosen_groups(model, groups, layers)
-    removable = [group for group in all_groups if not group.reason]
-    if not removable:
-        reasons = "; ".join(f"{' + '.join(group.layers)}: {group.reason}" for group in all_groups[:8])
-        raise (ModelError if layers is None else ConfigError)(
-            f"prune_channels: no channel of the model '{model.name}' may go. {reasons or 'No layer makes channels'}. "
-            "See channel_coverage(model)."
-        )
-    floor_of = _floors(minimum_channels, floors or {}, all_groups)
-    scores = channel_scores(model, groups, removable, importance=importance, data=data, loss=loss)
-    candidates = [_candidates(group, floor_of, multiple_of) for group in removable]
-    order = RemovalOrder(candidates, scores)
+    groups, order = _removal(
+        "prune_channels",
+        model,
+        layers=layers,
+        importance=importance,
+        data=data,
+        loss=loss,
+        minimum=minimum_channels,
+        floors=floors or {},
+        multiple_of=multiple_of,
+    )
     remaining = _remaining(model, groups, kind, measure)
     least = remaining(order.stays(order.limit))
     if least > fraction:
@@ -127,28 +125,114 @@ def prune_channels(
     return remove_channels(groups, order.stays(count))
 
 
-def _floors(minimum: float, floors: Mapping[str, float], groups: tuple[ChannelGroup, ...]) -> Callable[[str], float]:
+def keep_channels(
+    model: keras.Model,
+    fractions: Mapping[str, float],
+    *,
+    importance: Importance = "l1",
+    data: tuple[Any, Any] | None = None,
+    loss: Any = None,
+    multiple_of: int = 1,
+) -> keras.Model:
+    """Returns a smaller model: of each named layer only a fraction of its channels, the most important ones.
+
+    Use it where the width of each layer is chosen, as by a search; `prune_channels` chooses the widths itself. What it
+    says of the result and of tied layers holds here too.
+
+    Args:
+        model: as of `prune_channels`.
+        fractions: from a regular expression that a layer's whole name matches to what stays of its channels, a
+            fraction in [0, 1] (a float) or a count (an int). Where several match, the first counts; of tied layers the
+            highest. Layers that none matches keep all. One channel stays in any case.
+        importance: as of `prune_channels`; channels are compared within their layer.
+        data: likewise.
+        loss: likewise.
+        multiple_of: likewise.
+
+    Raises:
+        ConfigError: if a fraction is out of its range, an expression matches no layer that makes channels, or the
+            importance cannot be computed.
+        ModelError: if the model is not a built Keras 3 model, is subclassed, has NaN weights, or no channel may go.
+        DataError: if the data does not fit the model.
+
+    Example:
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(8, name="hidden"), keras.layers.Dense(2)]
+        >>> keep_channels(keras.Sequential(layers), {"hidden": 0.25}).get_layer("hidden").units
+        2
+
+    References: He et al. 2018, arXiv:1802.03494 (AMC), where a search chooses the fraction of each layer.
+    """
+    check_model(model)
+    groups, order = _removal(
+        "keep_channels",
+        model,
+        layers=None,
+        importance=importance,
+        data=data,
+        loss=loss,
+        minimum=1.0,
+        floors=fractions,
+        multiple_of=multiple_of,
+    )
+    return remove_channels(groups, order.stays(order.limit))
+
+
+def _removal(
+    verb: str,
+    model: keras.Model,
+    *,
+    layers: LayerFilter | None,
+    importance: Importance,
+    data: tuple[Any, Any] | None,
+    loss: Any,
+    minimum: float,
+    floors: Mapping[str, float],
+    multiple_of: int,
+) -> tuple[ChannelGroups, RemovalOrder]:
+    """The channels of a model, and the order in which those that may go do so."""
+    if isinstance(multiple_of, bool) or not isinstance(multiple_of, int) or multiple_of < 1:
+        raise ConfigError(f"{verb}: multiple_of must be an integer from 1 on. Received: {multiple_of!r}.")
+    groups = find_channel_groups(read_graph(model))
+    all_groups = chosen_groups(model, groups, layers)
+    removable = [group for group in all_groups if not group.reason]
+    if not removable:
+        reasons = "; ".join(f"{' + '.join(group.layers)}: {group.reason}" for group in all_groups[:8])
+        raise (ModelError if layers is None else ConfigError)(
+            f"{verb}: no channel of the model '{model.name}' may go. {reasons or 'No layer makes channels'}. "
+            "See channel_coverage(model)."
+        )
+    floor_of = _floors(verb, minimum, floors, all_groups)
+    scores = channel_scores(model, groups, removable, importance=importance, data=data, loss=loss)
+    return groups, RemovalOrder([_candidates(group, floor_of, multiple_of) for group in removable], scores)
+
+
+def _floors(
+    verb: str, minimum: float, floors: Mapping[str, float], groups: tuple[ChannelGroup, ...]
+) -> Callable[[str], float]:
     """For the name of a layer, the fraction or count of channels that stay."""
+    argument = _FLOORS[verb]
     names = sorted({name for group in groups for name in group.layers})
     found: dict[str, float] = {}
-    for what, floor in (("minimum_channels", minimum), *((f"floors[{key!r}]", value) for key, value in floors.items())):
+    for what, floor in (
+        ("minimum_channels", minimum),
+        *((f"{argument}[{key!r}]", value) for key, value in floors.items()),
+    ):
         is_count = isinstance(floor, (int, np.integer)) and not isinstance(floor, bool) and floor >= 0
         if not is_count and not (isinstance(floor, (float, np.floating)) and 0 <= floor <= 1):
             raise ConfigError(
-                f"prune_channels: {what} must be a fraction in [0, 1] (a float) or a count (an int). "
-                f"Received: {floor!r}."
+                f"{verb}: {what} must be a fraction in [0, 1] (a float) or a count (an int). Received: {floor!r}."
             )
     for pattern, floor in floors.items():
         try:
             matched = [name for name in names if re.fullmatch(pattern, name)]
         except re.error as error:
             raise ConfigError(
-                f"prune_channels: the keys of floors= must be regular expressions. Received: {pattern!r} ({error}). "
+                f"{verb}: the keys of {argument}= must be regular expressions. Received: {pattern!r} ({error}). "
                 "Escape special characters with re.escape."
             ) from None
         if not matched:
             raise ConfigError(
-                f"prune_channels: floors={pattern!r} matches no layer that makes channels. Those: {', '.join(names)}."
+                f"{verb}: {argument}={pattern!r} matches no layer that makes channels. Those: {', '.join(names)}."
             )
         for name in matched:
             found.setdefault(name, floor)

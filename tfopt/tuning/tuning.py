@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import os
 import tempfile
+import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import keras
 import keras_tuner
+from keras_tuner.engine.trial import Trial, TrialStatus
+from sklearn.exceptions import ConvergenceWarning
 
-from tfopt.errors import ConfigError, DataError, ModelError
+from tfopt.errors import ConfigError, ModelError
 from tfopt.schedules.arguments import check_steps
+from tfopt.tuning.fit_data import check_fit_data, fit_arguments
 from tfopt.tuning.median_stopping import Direction
-from tfopt.tuning.trial_model import TrialModel
+from tfopt.tuning.objectives import direction_of
+from tfopt.tuning.tracking import track_with
+from tfopt.tuning.trial_model import TrialModel, searched_values
 from tfopt.tuning.tuning_result import TuningResult, TuningRow
 
-__all__ = ["tune"]
+__all__ = ["Search", "tune"]
 
 Search = Literal["bayesian", "hyperband", "random"]
+PROJECT = "trials"
 
 
 def tune(
-    build_model: Callable[[Any], keras.Model],
+    build_model: Callable[[Any], keras.Model] | keras_tuner.HyperModel,
     train: Any,
     validation: Any,
     *,
@@ -36,6 +46,7 @@ def tune(
     folder: str | Path | None = None,
     batch_size: int = 32,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    tracking: str | Path | None = None,
     seed: int = 0,
     verbose: int = 0,
 ) -> TuningResult:
@@ -47,7 +58,8 @@ def tune(
 
     Args:
         build_model: from `keras_tuner.HyperParameters` to a compiled model: `hp.Int("units", 8, 64, step=8)`,
-            `hp.Float("learning_rate", 1e-4, 1e-1, sampling="log")`, `hp.Choice("activation", ["relu", "silu"])`.
+            `hp.Float("learning_rate", 1e-4, 1e-1, sampling="log")`, `hp.Choice("activation", ["relu", "silu"])`. Or a
+            `keras_tuner.HyperModel`, whose own `fit` trains.
         train: `(x, y)` or a tf.data.Dataset of batches.
         validation: likewise; the objective is measured on it.
         search: "bayesian": a Gaussian process of the trials so far says which is next; "random"; "hyperband": many
@@ -61,6 +73,8 @@ def tune(
         folder: where trials are kept, with their weights; by default a new temporary folder.
         batch_size: of arrays.
         callbacks: further ones, for every trial.
+        tracking: a folder for TensorBoard's HParams, or "mlflow" (extra `mlflow`), where each trial is recorded when it
+            is done.
         seed: of the search and, with the trial's number, of the weights.
         verbose: as keras-tuner has it.
 
@@ -71,6 +85,7 @@ def tune(
         ConfigError: if an argument is not usable, or the objective's direction is not known.
         DataError: if `train` or `validation` is neither a tuple nor a dataset.
         ModelError: if no trial came to a score.
+        MissingExtraError: if MLflow is asked for and not installed.
 
     Example:
         >>> import numpy as np
@@ -88,22 +103,33 @@ def tune(
     """
     if search not in get_args(Search):
         raise ConfigError(f"tune: search must be one of {', '.join(get_args(Search))}. Received: {search!r}.")
-    if not callable(build_model):
-        raise ConfigError(f"tune: build_model must be a function. Received: {type(build_model).__name__}.")
+    if not callable(build_model) and not isinstance(build_model, keras_tuner.HyperModel):
+        raise ConfigError(
+            f"tune: build_model must be a function or a HyperModel. Received: {type(build_model).__name__}."
+        )
     for name, number in (("trials", trials), ("epochs", epochs), ("patience", patience), ("batch_size", batch_size)):
         check_steps(f"tune: {name}", number, minimum=1)
     if max_parameters is not None:
         check_steps("tune: max_parameters", max_parameters, minimum=1)
-    aim = _objective(objective, direction)
+    check_fit_data("tune", train, validation)
+    aim = keras_tuner.Objective(objective, direction_of("tune", objective, direction))
+    track = track_with(tracking)
+    if folder is None and "KERASTUNER_ORACLE_IP" in os.environ:
+        raise ConfigError(
+            "tune: processes that share a search (KERASTUNER_ORACLE_IP is set) need the same folder=, on a disk that "
+            "all of them have. Received: None."
+        )
     folder = Path(tempfile.mkdtemp(prefix="tfopt-tune-") if folder is None else folder)
     # Hyperband ends trials itself, and begins in the midst of others.
     compare = search != "hyperband"
-    trial_model = TrialModel(build_model, aim, patience=patience, compare=compare, folder=folder, seed=seed)
+    trial_model = TrialModel(
+        build_model, aim, patience=patience, compare=compare, folder=folder, seed=seed, track=track
+    )
     common: dict[str, Any] = {
         "objective": aim,
         "seed": seed,
         "directory": str(folder),
-        "project_name": "trials",
+        "project_name": PROJECT,
         "max_model_size": max_parameters,
         # A trial that is too large has failed for keras-tuner, which gives up after three in a row.
         "max_consecutive_failed_trials": max(trials, 100),
@@ -111,63 +137,60 @@ def tune(
     if search == "hyperband":
         tuner = keras_tuner.Hyperband(trial_model, max_epochs=epochs, **common)
     elif search == "bayesian":
-        tuner = keras_tuner.BayesianOptimization(trial_model, max_trials=trials, **common)
+        # keras-tuner's default, three for each hyperparameter, would make a short search a random one.
+        first = max(3, trials // 3)
+        tuner = keras_tuner.BayesianOptimization(trial_model, max_trials=trials, num_initial_points=first, **common)
     else:
         tuner = keras_tuner.RandomSearch(trial_model, max_trials=trials, **common)
-    data = _fit_arguments(train, validation, batch_size)
+    data = fit_arguments(train, validation, batch_size)
     if search != "hyperband":
         data["epochs"] = epochs
-    tuner.search(**data, callbacks=list(callbacks), verbose=verbose)
-    return _result(tuner, trial_model, aim)
+    with warnings.catch_warnings():
+        # Where few trials say little, the Gaussian process ends at a bound of its kernel.
+        warnings.filterwarnings("ignore", category=ConvergenceWarning, module=r"sklearn\.gaussian_process")
+        tuner.search(**data, callbacks=list(callbacks), verbose=verbose)
+    return _result(tuner, trial_model, aim, folder / PROJECT)
 
 
-def _objective(name: str, direction: Direction | None) -> keras_tuner.Objective:
-    if direction not in (None, "min", "max"):
-        raise ConfigError(f"tune: direction must be 'min' or 'max', or None. Received: {direction!r}.")
-    known = {"loss": "min", "accuracy": "max", "auc": "max", "mae": "min", "mse": "min", "mean_absolute_error": "min"}
-    found = direction or known.get(name.removeprefix("val_"))
-    if found is None:
-        raise ConfigError(
-            f"tune: whether '{name}' is to be small or large is not known: pass direction='min' or 'max'."
-        )
-    return keras_tuner.Objective(name, found)
-
-
-def _fit_arguments(train: Any, validation: Any, batch_size: int) -> dict[str, Any]:
-    for name, data in (("train", train), ("validation", validation)):
-        if not (isinstance(data, tuple) and len(data) == 2) and not hasattr(data, "as_numpy_iterator"):
-            raise DataError(
-                f"tune: {name} must be a tuple (x, y) or a tf.data.Dataset of batches. Received: {type(data).__name__}."
-            )
-    if isinstance(train, tuple):
-        return {"x": train[0], "y": train[1], "batch_size": batch_size, "validation_data": validation}
-    return {"x": train, "validation_data": validation, "shuffle": False}  # a dataset shuffles itself
-
-
-def _result(tuner: Any, trial_model: TrialModel, aim: keras_tuner.Objective) -> TuningResult:
-    # A search that went on has read them from files, in any order.
-    trials = sorted(tuner.oracle.trials.values(), key=lambda trial: int(trial.trial_id))
+def _result(tuner: Any, trial_model: TrialModel, aim: keras_tuner.Objective, folder: Path) -> TuningResult:
+    # Read from files, since a process that shares a search holds none but its own.
+    trials = [_loaded(path) for path in folder.glob("trial_*/trial.json")]
+    trials.sort(key=lambda trial: int(trial.trial_id))
+    records = trial_model.records()
     rows = []
     for number, trial in enumerate(trials, start=1):
-        record = trial_model.records.get(trial_model.key(trial.hyperparameters))
+        record = records.get(trial_model.key(trial.hyperparameters))
         epochs = 0 if record is None else len(record["values"])
         remark = "given up: behind the median" if record is not None and record["gave_up"] else ""
-        if trial.score is None:
+        if trial.status == TrialStatus.RUNNING:
+            remark = "not done: another process has it"
+        elif trial.score is None:
             remark = f"failed: {_last_words(trial.message)}"
-        values = {name: value for name, value in trial.hyperparameters.values.items() if not name.startswith("tuner/")}
         score = None if trial.score is None else float(trial.score)
-        rows.append(TuningRow(number, values, score, epochs, remark))
+        logs = {name: float(trial.metrics.get_last_value(name)) for name in trial.metrics.metrics}
+        rows.append(TuningRow(number, searched_values(trial.hyperparameters), score, epochs, remark, logs))
     scored = [(row.score if aim.direction == "min" else -row.score, row) for row in rows if row.score is not None]
     if not scored:
-        raise ModelError(f"tune: none of {len(rows)} trials came to a score. The last one {rows[-1].remark}.")
+        last = f" The last one {rows[-1].remark}." if rows else ""
+        raise ModelError(f"tune: none of {len(rows)} trials came to a score.{last}")
     return TuningResult(
         objective=aim.name,
         rows=(
             *(row for _, row in sorted(scored, key=lambda pair: pair[0])),
             *(row for row in rows if row.score is None),
         ),
-        _load=lambda: tuner.get_best_models(1)[0],
+        _load=lambda row: tuner.load_model(trials[row.number - 1]),
     )
+
+
+def _loaded(path: Path) -> Trial:
+    """A trial's file; the chief of a shared search may just be writing it."""
+    for _ in range(50):
+        try:
+            return Trial.load(str(path))
+        except json.JSONDecodeError:
+            time.sleep(0.1)
+    return Trial.load(str(path))
 
 
 def _last_words(message: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ import keras
 
 from tfopt.plain_table import aligned
 
-__all__ = ["TuningResult", "TuningRow"]
+__all__ = ["TuningResult", "TuningRow", "cells_of"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class TuningRow:
         score: of its best epoch; None where it has none.
         epochs: how many it trained; 0 where it did not.
         remark: how it ended, where that was not at its last epoch.
+        logs: what else its best epoch logged, by name.
     """
 
     number: int
@@ -31,6 +32,7 @@ class TuningRow:
     score: float | None
     epochs: int
     remark: str
+    logs: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,7 @@ class TuningResult:
 
     objective: str
     rows: tuple[TuningRow, ...]
-    _load: Callable[[], keras.Model] = field(repr=False)
+    _load: Callable[[TuningRow], keras.Model] = field(repr=False)
 
     @property
     def best(self) -> TuningRow:
@@ -54,17 +56,22 @@ class TuningResult:
     @cached_property
     def model(self) -> keras.Model:
         """The model of the best trial, with the weights of its best epoch."""
-        return self._load()
+        return self.model_of(self.best)
+
+    def model_of(self, row: TuningRow) -> keras.Model:
+        """The model of any trial that has a score, with the weights of its best epoch."""
+        return self._load(row)
 
     def __str__(self) -> str:
         names = list(dict.fromkeys(name for row in self.rows for name in row.values))
         cells = [("trial", self.objective, "epochs", *names, "")]
         for row in self.rows:
-            values = (_text(row.values[name]) if name in row.values else "" for name in names)
             score = "" if row.score is None else f"{row.score:.4f}"
-            cells.append((str(row.number), score, str(row.epochs), *values, row.remark))
+            cells.append((str(row.number), score, str(row.epochs), *cells_of(row.values, names), row.remark))
         return "\n".join(aligned(cells, ">" * (3 + len(names)) + "<"))
 
 
-def _text(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def cells_of(values: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The values of some hyperparameters as texts; empty where a trial does not have them."""
+    texts = ((f"{value:.4g}" if isinstance(value, float) else str(value)) for value in map(values.get, names))
+    return [text if name in values else "" for name, text in zip(names, texts, strict=True)]

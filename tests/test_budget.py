@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfopt.budget import Figures, parse_budget
 from tfopt.errors import ConfigError
-from tfopt.optimization.budget import Figures, parse_budget
 
 FLOAT = Figures(size=4_000_000, download=3_000_000, flops=1_000_000, latency=10.0, latency_share=1.0)
 SMALL = Figures(size=1_000_000, download=600_000, flops=500_000, latency=3.0, latency_share=0.25)
@@ -90,3 +90,12 @@ def test_anything_else_is_refused(text: Any) -> None:
 def test_a_cost_needs_a_price(price: float | None) -> None:
     with pytest.raises(ConfigError, match="a cost needs price_per_hour="):
         parse_budget("cost: 1 $", price_per_hour=price)
+
+
+def test_only_what_can_be_told_is_a_budget() -> None:
+    resources = ("size", "download")
+    assert parse_budget("size: 20%, download: 1 kB", name="compress", resources=resources).names("download")
+    for text in ("latency: 40%", "size: 20%, flops: 50%", "cost: 1 $"):
+        expected = "compress: budget must name what may remain, as 'size: 1 MB', 'download: 300 kB' or 'size: 40%, "
+        with pytest.raises(ConfigError, match=expected):
+            parse_budget(text, name="compress", resources=resources)

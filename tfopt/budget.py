@@ -1,4 +1,4 @@
-"""What the optimized model may cost, as text: "latency: 40%", "size: 1 MB", "latency: 40%, size: 25%"."""
+"""What a compressed model may cost, as text: "latency: 40%", "size: 1 MB", "latency: 40%, size: 25%"."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from tfopt.errors import ConfigError
 
-__all__ = ["Budget", "Figures", "Limit", "Resource", "parse_budget"]
+__all__ = ["RESOURCES", "Budget", "Figures", "Limit", "Resource", "parse_budget"]
 
 Resource = Literal["latency", "size", "download", "flops"]
 RESOURCES: tuple[str, ...] = get_args(Resource)
@@ -20,6 +20,12 @@ _UNITS: dict[str, dict[str, float]] = {
     "flops": {"": 1, "k": 1e3, "M": 1e6, "G": 1e9},
 }
 _UNITS["download"] = _UNITS["size"]
+_EXAMPLES: dict[str, tuple[str, ...]] = {
+    "latency": ("latency: 40%", "latency: 2.5 ms", "cost: 0.05 $"),
+    "size": ("size: 1 MB",),
+    "download": ("download: 300 kB",),
+    "flops": ("flops: 50%",),
+}
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class Budget:
         >>> budget = parse_budget("latency: 40%, size: 50%")
         >>> float_model = Figures(size=4000, download=3600, flops=100, latency=2.0, latency_share=1.0)
         >>> small = Figures(size=1000, download=800, flops=100, latency=0.6, latency_share=0.3)
-        >>> budget.used(small, float_model)
+        >>> round(budget.used(small, float_model), 2)  # of the latency, which is scarcer than the size
         0.75
     """
 
@@ -98,13 +104,21 @@ class Budget:
         return max(known) if len(known) == len(parts) else None
 
 
-def parse_budget(text: str, *, price_per_hour: float | None = None) -> Budget:
+def parse_budget(
+    text: str,
+    *,
+    name: str = "optimize",
+    resources: tuple[str, ...] = RESOURCES,
+    price_per_hour: float | None = None,
+) -> Budget:
     """Reads a budget.
 
     Args:
         text: a resource and how much of it, or several with commas between them ("latency: 40%, size: 25%"): a
             percentage of the float model's, or an amount ("latency: 2.5 ms", "size: 1 MB", "download: 300 kB",
             "flops: 10 M"). "download" is the size after gzip. "cost: 0.05 $" is that of a million inferences.
+        name: whose argument it is, for the error.
+        resources: those that may be named; a cost is a latency.
         price_per_hour: what the machine costs in dollars, for a cost.
 
     Raises:
@@ -116,29 +130,31 @@ def parse_budget(text: str, *, price_per_hour: float | None = None) -> Budget:
         >>> parse_budget("cost: 0.05 $", price_per_hour=0.36).limits[0].amount  # ms
         0.5
     """
-    limits = [_limit(part, price_per_hour) for part in text.split(",")] if isinstance(text, str) else []
+    parts = text.split(",") if isinstance(text, str) else []
+    limits = [_limit(part, name, resources, price_per_hour) for part in parts]
     if not limits or None in limits:
+        examples = [f"'{example}'" for resource in resources for example in _EXAMPLES[resource]]
+        both = f"'{resources[0]}: 40%, {resources[1]}: 25%'"
         raise ConfigError(
-            "optimize: budget must name what may remain, as 'latency: 40%', 'latency: 2.5 ms', 'size: 1 MB', "
-            f"'download: 300 kB', 'flops: 50%', 'cost: 0.05 $' or 'latency: 40%, size: 25%'. Received: {text!r}."
+            f"{name}: budget must name what may remain, as {', '.join(examples)} or {both}. Received: {text!r}."
         )
     return Budget(tuple(limit for limit in limits if limit is not None), text)
 
 
-def _limit(text: str, price_per_hour: float | None) -> Limit | None:
+def _limit(text: str, name: str, resources: tuple[str, ...], price_per_hour: float | None) -> Limit | None:
     match = _BUDGET.fullmatch(text)
     if match is None or not float(match[2]):
         return None
     resource, amount, unit = match[1], float(match[2]), match[3]
-    if resource == "cost" and unit == "$":
+    if resource == "cost" and unit == "$" and "latency" in resources:
         if price_per_hour is None or not 0 < price_per_hour < float("inf"):
             raise ConfigError(
-                f"optimize: a cost needs price_per_hour=, in dollars and above 0. Received: {price_per_hour!r}."
+                f"{name}: a cost needs price_per_hour=, in dollars and above 0. Received: {price_per_hour!r}."
             )
         # A machine of so many dollars an hour that does one inference after the other.
         return Limit("latency", amount / 1e6 / price_per_hour * 3600 * 1000, is_share=False)
-    if resource in RESOURCES and unit == "%" and amount < 100:
+    if resource in resources and unit == "%" and amount < 100:
         return Limit(resource, amount / 100, is_share=True)  # type: ignore[arg-type]
-    if resource in RESOURCES and unit in _UNITS[resource]:
+    if resource in resources and unit in _UNITS[resource]:
         return Limit(resource, amount * _UNITS[resource][unit], is_share=False)  # type: ignore[arg-type]
     return None

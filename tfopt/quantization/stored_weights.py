@@ -1,0 +1,62 @@
+"""What a model's weights take in the file that is made of it: arrays of integers where they are quantized."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfopt.quantization.fake_quant import weight_scale
+from tfopt.quantization.layers import FakeQuantize, LearnedFakeQuantize, QuantizeAware
+from tfopt.surgery.select import iterate_layers
+
+__all__ = ["stored_weights"]
+
+
+def stored_weights(model: keras.Model) -> list[np.ndarray]:
+    """The weights of a model as its .tflite file would hold them, about.
+
+    Weights that `quantize_aware` rounds are int8 with a float32 scale for each channel, or float16; a batch norm is the
+    one offset that is left of it after folding; ranges of activations are no arrays, random states are left out, and
+    all else is float32. It is an estimate: the file also holds its graph, some kB, and a batch norm that follows no
+    convolution keeps its factors.
+
+    Args:
+        model: quantize-aware or float, built.
+
+    Returns:
+        The arrays, in no order that matters.
+
+    Example:
+        >>> from tfopt.quantization import quantize_aware
+        >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(8)])
+        >>> sum(array.nbytes for array in stored_weights(model))  # 64 · 8 + 8 numbers
+        2080
+        >>> sum(array.nbytes for array in stored_weights(quantize_aware(model)))  # 64 · 8 + 8 biases + 8 scales
+        576
+    """
+    stored: list[np.ndarray] = []
+    counted: set[int] = set()
+    for wrapper in (layer for layer in model.layers if isinstance(layer, QuantizeAware)):
+        for name in wrapper.weight_names:
+            weight = attrgetter(name)(wrapper.layer)
+            counted.add(id(weight))
+            stored += _rounded(ops.convert_to_tensor(weight), wrapper.scale_axes)
+    for layer in iterate_layers(model):
+        if isinstance(layer, (FakeQuantize, LearnedFakeQuantize)):
+            continue
+        weights = [weight for weight in layer.weights if id(weight) not in counted]
+        counted.update(id(weight) for weight in weights)
+        arrays = [np.asarray(weight) for weight in weights if "float" in keras.backend.standardize_dtype(weight.dtype)]
+        stored += arrays[:1] if isinstance(layer, keras.layers.BatchNormalization) else arrays
+    return stored
+
+
+def _rounded(weight: object, scale_axes: tuple[int, ...] | None) -> list[np.ndarray]:
+    if scale_axes is None:
+        return [np.asarray(weight, np.float16)]
+    scale = np.asarray(weight_scale(weight, scale_axes))
+    steps = np.round(np.asarray(weight) / np.where(scale > 0, scale, 1))
+    return [steps.astype(np.int8), scale.astype(np.float32)]
