@@ -116,6 +116,7 @@ def test_the_best_is_chosen_where_none_is_within(tmp_path: Path) -> None:
     assert "What prevents more: quantization alone loses more than 0.01, whatever was tried." in str(result)
 
 
+@pytest.mark.slow
 def test_without_epochs_nothing_is_trained(tmp_path: Path) -> None:
     result = tfopt.optimize(
         model(), (X, Y), (X, Y), metric=scoring(0.9, 0.1), max_drop=0.01, budget="size: 1%", out=tmp_path, epochs=0
@@ -124,6 +125,7 @@ def test_without_epochs_nothing_is_trained(tmp_path: Path) -> None:
     assert not result.is_reached
 
 
+@pytest.mark.slow
 def test_a_refused_candidate_is_told_and_passed_over(tmp_path: Path) -> None:
     # Quantization-aware, a function of the user's own stays in float: there is no file for it.
     result = tfopt.optimize(
@@ -181,6 +183,7 @@ def wide() -> keras.Model:
 LEARNABLE = (X @ np.random.default_rng(1).normal(size=(4, 3))).argmax(-1)
 
 
+@pytest.mark.slow
 def test_fewer_channels_where_the_budget_asks_for_them(tmp_path: Path) -> None:
     result = tfopt.optimize(
         wide(), (X, LEARNABLE), (X, LEARNABLE), budget="flops: 50%", max_drop=0.1, out=tmp_path, epochs=20, batch_size=8
@@ -215,6 +218,7 @@ def test_fewer_channels_where_the_budget_asks_for_them(tmp_path: Path) -> None:
     assert [candidate.score for candidate in resumed.candidates] == [candidate.score for candidate in result.candidates]
 
 
+@pytest.mark.slow
 def test_a_budget_out_of_reach_gives_the_closest_and_why(tmp_path: Path) -> None:
     result = tfopt.optimize(wide(), (X, LEARNABLE), (X, LEARNABLE), budget="size: 10 B", out=tmp_path, max_drop=0.5)
     assert not result.is_reached

@@ -59,6 +59,7 @@ def test_what_was_made_is_found_again(tmp_path: Path, exports: list[str]) -> Non
     assert found == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [
@@ -80,6 +81,7 @@ def test_what_belongs_to_something_else_is_made_anew(
     assert exports == ["float32", "float32"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["file", "record", "own record"])
 def test_what_was_damaged_is_made_anew(tmp_path: Path, exports: list[str], damage: str) -> None:
     first = trials(tmp_path).attempt("float32", FLOAT)
@@ -90,6 +92,7 @@ def test_what_was_damaged_is_made_anew(tmp_path: Path, exports: list[str], damag
     assert again.artifact == first.artifact
 
 
+@pytest.mark.slow
 def test_a_trained_network_is_the_same_whether_made_or_found(tmp_path: Path) -> None:
     recipe = Recipe(
         channel_pruning=ChannelPruning(flops=0.6, fine_tuning=FineTuning(epochs=2, learning_rate=0.01, batch_size=8)),
