@@ -11,6 +11,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import compression_search_tables
 import compression_tables
 import export_tables
 import harness_tables
@@ -255,6 +256,7 @@ RENDERERS = {
     "networks_trained": ("docs/quantization.md", render_networks),
     "real_models": ("README.md", render_real_models),
     "quantization": ("docs/quantization.md", render_quantization),
+    **compression_search_tables.RENDERERS,
     **compression_tables.RENDERERS,
     **export_tables.RENDERERS,
     **harness_tables.RENDERERS,

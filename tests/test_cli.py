@@ -76,6 +76,7 @@ def test_every_command_explains_itself(tfopt: Callable[..., Ended], command: str
     assert command in tfopt("--help").out
 
 
+@pytest.mark.slow
 def test_inspect_shows_layers(tfopt: Callable[..., Ended], folder: Path) -> None:
     ended = tfopt("inspect", folder / "model.keras")
     assert (ended.code, ended.err) == (0, "")
@@ -83,6 +84,7 @@ def test_inspect_shows_layers(tfopt: Callable[..., Ended], folder: Path) -> None
     assert "131 weights, " in ended.out
 
 
+@pytest.mark.slow
 def test_export_writes_a_tflite_file(tfopt: Callable[..., Ended], folder: Path, tmp_path: Path) -> None:
     ended = tfopt("export", folder / "model.keras", "--data", folder / "data.npz", "--out", tmp_path)
     assert ended.code == 0
@@ -95,11 +97,13 @@ def test_export_writes_a_tflite_file(tfopt: Callable[..., Ended], folder: Path, 
     assert "FULLY_CONNECTED" in inspected.out
 
 
+@pytest.mark.slow
 def test_export_takes_a_quantization(tfopt: Callable[..., Ended], folder: Path, tmp_path: Path) -> None:
     assert tfopt("export", folder / "model.keras", "--out", tmp_path, "--quantization", "none").code == 0
     assert not read_tflite(tmp_path / "model.tflite").is_full_integer
 
 
+@pytest.mark.slow
 def test_export_puts_labels_into_the_file(tfopt: Callable[..., Ended], folder: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("one\ntwo\nthrée\n", encoding="utf-8")
@@ -114,6 +118,7 @@ def test_export_lists_its_presets(tfopt: Callable[..., Ended]) -> None:
     assert "int8_float_io     int8     int8           float32" in ended.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("format", "told"), [("edge-tpu", "Edge TPU, predicted (not compiled): 3 of 3"), ("ethos-u", "estimated")]
 )
@@ -142,6 +147,7 @@ def test_export_writes_an_onnx_file(tfopt: Callable[..., Ended], folder: Path, t
     assert read_onnx(tmp_path / "model.onnx").opset == 15
 
 
+@pytest.mark.slow
 def test_benchmark_measures_and_reports(tfopt: Callable[..., Ended], folder: Path, tmp_path: Path) -> None:
     tfopt("export", folder / "model.keras", "--out", tmp_path, "--quantization", "none")
     ended = tfopt("benchmark", tmp_path / "model.tflite", "--data", folder / "data.npz", "--out", tmp_path / "report")
@@ -189,6 +195,7 @@ def test_help_needs_no_tensorflow_and_works_as_a_module() -> None:
     assert "tensorflow" not in done.stderr.replace("tfopt.tensorflow_start", "")
 
 
+@pytest.mark.slow
 def test_an_error_is_one_message(folder: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tfopt", "inspect", str(tmp_path / "absent.keras")],

@@ -10,6 +10,8 @@ from tfopt.quantization import is_quantize_aware
 from tfopt.recipe import FineTuning
 from tfopt.surgery.select import select_kernels
 
+pytestmark = pytest.mark.slow
+
 X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
 CLASSES = np.arange(40) % 3
 ONE_HOT = np.eye(3, dtype=np.float32)[CLASSES]

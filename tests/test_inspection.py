@@ -76,6 +76,7 @@ def test_what_a_subclassed_model_computes_is_not_counted() -> None:
     assert (part.name, part.weights, part.flops) == ("hidden", 27, None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("conversion_in_this_process")
 def test_files_count_the_same_operations_as_the_model(tmp_path: Path) -> None:
     layers = keras.layers
@@ -109,6 +110,7 @@ def test_whether_zeros_pay_on_a_target(target: str, use: str) -> None:
     assert f"zeros on {target}" in " ".join(str(found).split())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("conversion_in_this_process")
 def test_whether_zeros_pay_in_a_file(tmp_path: Path) -> None:
     export_tflite(model(), tmp_path / "tiny.tflite", "none")

@@ -45,6 +45,7 @@ def compiled_model(schedule, **options):
     return model
 
 
+@pytest.mark.slow
 def test_it_works_in_the_compiled_step_and_is_saved_with_the_model(tmp_path):
     schedule = SCHEDULES["composed"]
     x, y = np.ones((24, 2), np.float32), np.ones(24, np.float32)

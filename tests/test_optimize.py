@@ -52,6 +52,7 @@ def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_post_training_is_enough_where_it_loses_little(tmp_path: Path) -> None:
     result = tfopt.optimize(model(), (X, Y), (X, Y), metric=scoring(0.90, 0.895), max_drop=0.01, out=tmp_path)
     assert [candidate.name for candidate in result.candidates] == ["float32", "int8 post-training"]

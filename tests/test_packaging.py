@@ -145,6 +145,7 @@ def test_the_metadata_keep_to_the_standard(packages: dict[str, Path]) -> None:
     assert required == {Requirement(one).name for one in project["dependencies"]}
 
 
+@pytest.mark.slow
 def test_every_library_that_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = [one for name, extra in project["optional-dependencies"].items() if name in EXTRAS for one in extra]
@@ -248,6 +249,7 @@ def test_importing_leaves_the_environment_alone() -> None:
     )
 
 
+@pytest.mark.slow
 def test_only_public_interfaces_are_imported() -> None:
     private = []
     for path in source_files():

@@ -54,7 +54,8 @@ def test_absent_fields_have_their_defaults() -> None:
             [
                 "colour",
                 "'red'",
-                "Known fields: quantization, channel_pruning, layers, fine_tuning, calibration_samples, seed",
+                "Known fields: quantization, channel_pruning, factorization, weight_pruning, layers, fine_tuning, "
+                "calibration_samples, seed",
             ],
         ),
         ("fine_tuning: {epoch: 7}", ["fine_tuning.epoch", "7"]),

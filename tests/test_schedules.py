@@ -109,6 +109,7 @@ def test_a_part_is_asked_for_steps_of_its_own_only():
     assert all(type(step) is int for step in asked)
 
 
+@pytest.mark.slow
 @given(positive, st.integers(1, 200), st.integers(0, 4), st.floats(1, 3), st.floats(0.1, 1))
 def test_cosine_restarts_at_the_height_it_is_told(initial, length, restarts, longer, lower):
     waves = schedules.cosine_restarts(initial, steps=length, restarts=restarts, length_factor=longer, peak_factor=lower)
@@ -122,6 +123,7 @@ def test_cosine_restarts_at_the_height_it_is_told(initial, length, restarts, lon
     assert waves(begin) == waves(begin + 1000) == 0.0
 
 
+@pytest.mark.slow
 @given(positive, st.integers(2, 2000), st.floats(0.01, 0.99))
 def test_one_cycle_rises_to_its_peak_and_falls_to_its_end(peak, length, share):
     cycle = schedules.one_cycle(peak, steps=length, warmup_fraction=share)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,7 +16,7 @@ from tfopt.quantization import quantize_aware
 from tfopt.recipe import FineTuning, Quantization
 from tfopt.schedules import cosine, warmup
 
-__all__ = ["are_classes", "default_loss", "fine_tune", "fine_tune_quantized"]
+__all__ = ["are_classes", "default_loss", "fine_tune", "fine_tune_quantized", "steps_of"]
 
 
 def fine_tune(
@@ -27,6 +27,7 @@ def fine_tune(
     settings: FineTuning,
     teacher: keras.Model | None = None,
     loss: Any = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 0,
 ) -> None:
     """Trains a changed model on the data it comes from, to win back what the change cost.
@@ -40,6 +41,7 @@ def fine_tune(
         settings: epochs, peak learning rate and batch size, and whether the teacher is followed.
         teacher: the model before the change. Only classifiers with a score for each class follow it.
         loss: what Keras's `compile` takes; by default `default_loss`.
+        callbacks: further ones of the fit.
         verbose: as in Keras's `fit`.
 
     Raises:
@@ -52,7 +54,7 @@ def fine_tune(
         >>> np.array_equal(model.get_weights()[0], before)
         False
     """
-    steps = settings.epochs * -(-len(x) // settings.batch_size)
+    steps = steps_of(settings, x)
     rising = max(1, steps // 10)
     schedule = warmup(cosine(settings.learning_rate, steps=max(1, steps - rising)), steps=rising)
     with tempfile.TemporaryDirectory(prefix="tfopt-teacher-") as answers:
@@ -64,7 +66,7 @@ def fine_tune(
             y,
             epochs=settings.epochs,
             batch_size=settings.batch_size,
-            callbacks=[LearningRate(schedule), PreserveCompression()],
+            callbacks=[LearningRate(schedule), PreserveCompression(), *callbacks],
             verbose=verbose,
         )
 
@@ -108,6 +110,11 @@ def fine_tune_quantized(
     aware = quantize_aware(model, calibration=x, calibration_samples=calibration_samples, layers=layers)
     fine_tune(aware, x, y, settings=settings, teacher=teacher, loss=loss, verbose=verbose)
     return aware
+
+
+def steps_of(settings: FineTuning, x: Any) -> int:
+    """How many steps the training takes."""
+    return settings.epochs * -(-len(keras.tree.flatten(x)[0]) // settings.batch_size)
 
 
 def are_classes(model: keras.Model, x: np.ndarray, y: np.ndarray) -> bool:

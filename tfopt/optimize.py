@@ -14,7 +14,7 @@ from tfopt.budget import parse_budget
 from tfopt.errors import ConfigError
 from tfopt.optimization.result import Candidate, Result
 from tfopt.optimization.targets import Target, target_of
-from tfopt.recipe import ChannelPruning, FineTuning, Recipe
+from tfopt.recipe import FineTuning, Recipe
 
 if TYPE_CHECKING:
     import keras
@@ -49,8 +49,9 @@ def optimize(
 
     What costs seconds is tried first: post-training int8. Where it loses more than `max_drop` on the validation data,
     the layers whose rounding costs most stay in float, and then the model is fine-tuned quantization-aware. Where that
-    is not within the `budget`, channels are removed: as many as measured files of untrained networks tell. A classifier
-    follows the original model's class probabilities in every fine-tuning.
+    is not within the `budget`, the network is made smaller, by as much as measured files of untrained networks tell: by
+    zeros and shared weights where the budget is one of downloads, by fewer channels, by layers of low rank. A
+    classifier follows the original model's class probabilities in every fine-tuning.
 
     Each candidate is exported, verified against Keras, scored, and timed beside the float model in one run. The chosen
     one is scored again on data that nothing was chosen by, with a confidence interval. An interrupted run goes on where
@@ -61,7 +62,7 @@ def optimize(
         train: `(x, y)` for calibration and fine-tuning, with x of shape `(n, ...)`.
         validation: `(x, y)` that candidates are chosen by.
         target: "tflite" (int8 for mobile CPUs and microcontrollers), "edge_tpu" (int8 for a Coral Edge TPU), "onnx"
-            (int8 for ONNX Runtime) or "serving" (a folder for TF Serving; float, so that only channels can go).
+            (int8 for ONNX Runtime) or "serving" (a folder for TF Serving, in float).
         max_drop: how much score may be lost, as a fraction: 0.01 is one point of accuracy.
         budget: what the model may cost: a share of the float model's ("latency: 40%", "size: 25%", "download: 20%" for
             the size after gzip, "flops: 50%"), an amount ("latency: 2.5 ms", "size: 1 MB", "flops: 10 M"), or dollars
@@ -69,10 +70,10 @@ def optimize(
         test: `(x, y)` held back for the chosen file; by default every second sample of `validation` is.
         out: folder for the chosen `model.tflite` (`model.onnx`, `serving/`) with its record, `recipe.yaml`,
             `report.json`, `report.html` and all candidates; default: a new temporary folder.
-        epochs: of the training after channels were removed; quantization-aware fine-tuning takes half as many. With
-            0 nothing is trained.
+        epochs: of the training after the network was made smaller; quantization-aware fine-tuning takes half as many.
+            With 0 nothing is trained.
         batch_size: of the training.
-        learning_rate: Adam's peak rate after channels were removed, such as the model was first trained with;
+        learning_rate: Adam's peak rate after the network was made smaller, such as the model was first trained with;
             quantization-aware fine-tuning takes a tenth of it.
         recipe: what is to be done, such as that of an earlier run: nothing else is tried then.
         loss: of the training, as Keras's `compile` takes it; by default what fits the targets.
@@ -107,6 +108,7 @@ def optimize(
     from tfopt.model_file import load_model
     from tfopt.optimization.conclusion import conclude
     from tfopt.optimization.ladder import climb
+    from tfopt.optimization.reductions import reductions_for
     from tfopt.optimization.samples import checked_samples, halves
     from tfopt.optimization.trials import Trials
     from tfopt.schedules.arguments import check_positive, check_steps
@@ -154,7 +156,7 @@ def optimize(
         obstacles = climb(
             trials,
             Recipe(seed=seed),
-            pruning=ChannelPruning(flops=0.5, fine_tuning=after) if epochs else None,
+            reductions=reductions_for(limit, after) if limit and epochs else (),
             training=aware if epochs else None,
             budget=limit,
         )

@@ -15,12 +15,14 @@ from tfopt.yaml_text import read_yaml
 __all__ = [
     "RANGE_METHODS",
     "ChannelPruning",
+    "Factorization",
     "FineTuning",
     "Preset",
     "Quantization",
     "QuantizationConfig",
     "RangeMethod",
     "Recipe",
+    "WeightPruning",
     "described",
 ]
 
@@ -123,6 +125,46 @@ class ChannelPruning(BaseModel):
     fine_tuning: FineTuning = FineTuning(epochs=6, learning_rate=1e-3, distillation=True)
 
 
+class Factorization(BaseModel):
+    """Layers as products of smaller ones, and the training after it (`tfopt.factorize`).
+
+    Args:
+        flops: what remains of the operations of Dense layers and convolutions, as a fraction in (0, 1).
+        fine_tuning: the training that wins the accuracy back.
+
+    Example:
+        >>> Factorization(flops=0.5).fine_tuning.distillation
+        True
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flops: float = Field(gt=0, lt=1, allow_inf_nan=False)
+    fine_tuning: FineTuning = FineTuning(epochs=6, learning_rate=1e-3, distillation=True)
+
+
+class WeightPruning(BaseModel):
+    """Zeros among the weights, and few values for the others: what makes a file small once it is compressed.
+
+    Args:
+        sparsity: the fraction of zeros in kernels (`callbacks.MagnitudePruning`), in [0, 1); small kernels keep more.
+        values: how many distinct values the weights of a kernel share (`tfopt.cluster`), or None for as many as they
+            have. Kernels that have too few weights to gain from it keep theirs.
+        fine_tuning: the training in which the zeros come, over its first half. Where values are shared, a third of its
+            epochs at a tenth of its rate follow.
+
+    Example:
+        >>> WeightPruning(sparsity=0.8).values
+        16
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sparsity: float = Field(ge=0, lt=1, allow_inf_nan=False)
+    values: int | None = Field(default=16, ge=2, le=256)
+    fine_tuning: FineTuning = FineTuning(epochs=6, learning_rate=1e-3, distillation=True)
+
+
 class Recipe(BaseModel):
     """What is done to a model between `fit` and the device.
 
@@ -131,6 +173,8 @@ class Recipe(BaseModel):
             out), "int16x8" (int16 activations), "float16" (weights), "dynamic" (int8 weights, float in and out),
             "weight_only_int8", "weight_only_int4" or "none".
         channel_pruning: the removal of channels and the training after it, or None. It comes first.
+        factorization: layers as products of smaller ones and the training after it, or None. It comes second.
+        weight_pruning: zeros and shared values among the weights, and their training, or None. It comes third.
         layers: other modes than the preset's for some layers, by name: "none" keeps a layer in float.
         fine_tuning: quantization-aware fine-tuning before the export, or None for post-training only.
         calibration_samples: how many samples the activation ranges are measured on.
@@ -141,6 +185,8 @@ class Recipe(BaseModel):
         >>> print(recipe.to_yaml())
         quantization: int8
         channel_pruning: null
+        factorization: null
+        weight_pruning: null
         layers: {}
         fine_tuning:
           epochs: 2
@@ -158,10 +204,17 @@ class Recipe(BaseModel):
 
     quantization: Preset = "int8"
     channel_pruning: ChannelPruning | None = None
+    factorization: Factorization | None = None
+    weight_pruning: WeightPruning | None = None
     layers: dict[str, Quantization] = {}
     fine_tuning: FineTuning | None = None
     calibration_samples: int = Field(default=256, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @property
+    def makes_smaller(self) -> bool:
+        """Whether the network itself changes before it is quantized."""
+        return any((self.channel_pruning, self.factorization, self.weight_pruning))
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain data."""

@@ -35,6 +35,7 @@ def test_importing_is_light_and_the_name_is_the_function():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_tflite_file_is_measured_and_inspected_without_tensorflow(files):
     call = (
         f"tfopt.benchmark({str(files.int8)!r}, threads=(1,), repeats=1, seconds=0.0).entries[0].contents.total.weights"
@@ -44,6 +45,7 @@ def test_a_tflite_file_is_measured_and_inspected_without_tensorflow(files):
     assert done.stdout.split() == ["64", "False", "False"]
 
 
+@pytest.mark.slow
 def test_every_figure_of_a_file_is_measured(files, report):
     entry = report.entries[1]
     assert (entry.name, entry.kind) == ("int8", "tflite")
@@ -99,6 +101,7 @@ def test_zeros_are_told_for_another_target(files):
     assert report.reproduce.endswith("target='edge_tpu')")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_inspected_is_measured_and_says_so(files, monkeypatch, tmp_path):
     def refuse(self, target):
         raise DataError("the weights are elsewhere.")
@@ -112,6 +115,7 @@ def test_what_cannot_be_inspected_is_measured_and_says_so(files, monkeypatch, tm
     assert "not inspected: the weights are elsewhere." in report.save(tmp_path).read_text()
 
 
+@pytest.mark.slow
 def test_a_regression_comes_with_the_distribution_of_its_errors(files, tmp_path):
     report = tfopt.benchmark([files.float32, files.int8], (files.x, files.probabilities + 0.125), threads=[1], **FAST)
     float32, int8 = report.entries
@@ -135,6 +139,7 @@ def test_predictions_that_are_not_finite_are_refused(files, monkeypatch):
         tfopt.benchmark(files.int8, (files.x, np.linspace(0, 1, 64)), threads=[1], **FAST)
 
 
+@pytest.mark.slow
 def test_a_file_whose_predictions_are_not_finite_leaves_the_others_their_scores(files, monkeypatch):
     predict = TfliteRunner.predict
 
@@ -238,6 +243,7 @@ def test_a_saved_report_is_read_back(report, tmp_path):
     assert json.loads((page.parent / "report.json").read_text())["entries"][2]["peak_memory_bytes"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets of ../shared/data are absent")
 def test_files_made_elsewhere_without_signature_or_record():

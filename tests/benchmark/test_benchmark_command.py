@@ -53,6 +53,7 @@ def measured(monkeypatch):
 SLOWER = made_report(made_entry("float32", 1000, timed(1.0)), made_entry("int8", 500, timed(1.5, seed=1)))
 
 
+@pytest.mark.slow
 def test_everything_is_measured_and_written(command, files, data, tmp_path):
     ended = command(
         *(files.float32, files.int8, "--data", data, "--out", tmp_path / "report", *ONE_THREAD),
@@ -94,6 +95,7 @@ def test_noise_is_told_and_fails_nothing(command, files, measured):
     assert "int8: too noisy to tell: p50_ms > 1.1x baseline" in ended.out
 
 
+@pytest.mark.slow
 def test_a_file_that_fails_is_exit_code_1_with_the_others_written(command, files, data, tmp_path):
     bad = tmp_path / "truncated.tflite"
     bad.write_bytes(files.float32.read_bytes()[:300])

@@ -119,6 +119,7 @@ def mortal_server() -> Iterator[MortalServer]:
     thread.join(10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metrics_url", [None, "http://127.0.0.1:{port}/metrics"])
 def test_a_server_that_dies_in_the_middle_leaves_what_was_measured(
     mortal_server: MortalServer, tmp_path: Path, metrics_url: str | None

@@ -10,6 +10,7 @@ from tfopt.vela import accelerator_of
 needs_vela = pytest.mark.skipif(find_spec("ethosu") is None, reason="the extra 'edge' (ethos-u-vela) is not installed")
 
 
+@pytest.mark.slow
 @needs_vela
 def test_an_int8_file_is_estimated_and_a_float_file_is_not(files):
     report = tfopt.benchmark([files.float32, files.int8], estimate="ethos_u55_128", threads=(1,), repeats=1, seconds=0)

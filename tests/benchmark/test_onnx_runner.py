@@ -156,6 +156,7 @@ def test_without_onnx_runtime_the_extra_is_named(tmp_path, monkeypatch):
         OnnxRunner(classifier(tmp_path / "classifier.onnx"), (1,))
 
 
+@pytest.mark.slow
 def test_an_onnx_file_is_measured_beside_a_tflite(files, tmp_path):
     report = tfopt.benchmark(
         [files.float32, classifier(tmp_path / "same.onnx")], (files.x, files.y), repeats=10, seconds=0.0
@@ -170,6 +171,7 @@ def test_an_onnx_file_is_measured_beside_a_tflite(files, tmp_path):
     assert type(report).load(report.save(tmp_path / "report").parent) == report
 
 
+@pytest.mark.slow
 def test_the_runner_needs_no_tensorflow(tmp_path):
     path = classifier(tmp_path / "classifier.onnx")
     code = (

@@ -22,6 +22,7 @@ def entries(report):
     return {entry.name: entry for entry in report.entries}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_a_truncated_file_is_a_row_that_says_so(files, tmp_path, share):
     bad = truncated(files, tmp_path, share)

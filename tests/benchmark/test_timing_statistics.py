@@ -116,6 +116,7 @@ def test_a_difference_in_some_rounds_only_is_not_claimed():
     assert verdict(ratio.low, ratio.high) == "too noisy to tell"
 
 
+@pytest.mark.slow
 def test_runs_on_a_machine_of_changing_speed_agree():
     generator = np.random.default_rng(6)
     intervals = []

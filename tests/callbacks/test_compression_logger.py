@@ -53,6 +53,7 @@ def scalars(folder):
     return found
 
 
+@pytest.mark.slow
 def test_rows_say_what_the_model_was_after_each_epoch(tmp_path):
     model, kernels = make_model(), []
 
@@ -105,6 +106,7 @@ def test_a_sparse_kernel_shares_no_values_but_its_zeros():
         assert CompressionMeasures(model).measure()["distinct_values/hidden/kernel"] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learned", [False, True])
 def test_ranges_of_a_quantize_aware_model(tmp_path, learned):
     model = quantize_aware(make_model(), calibration=X, config=tfopt.QuantizationConfig(learn_ranges=learned))
@@ -135,6 +137,7 @@ def test_tensorboard_has_what_the_file_has(tmp_path):
         assert found[name] == {epoch: pytest.approx(float(row[name])) for epoch, row in enumerate(rows)}
 
 
+@pytest.mark.slow
 def test_nested_models_and_shared_names_have_columns_of_their_own(tmp_path):
     inner = [keras.Sequential([keras.Input((10,)), layers.Dense(10, name="same")], name=f"block_{i}") for i in (1, 2)]
     model = keras.Sequential([keras.Input((10,)), *inner, layers.Dense(4, name="head")])
@@ -162,6 +165,7 @@ def test_a_model_that_the_first_batch_builds(tmp_path):
     assert [row["epoch"] for row in read(tmp_path / "log.csv")] == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_it_changes_nothing_of_the_training(tmp_path):
     first, second = make_model(), make_model()
     fit(first, CompressionLogger(tmp_path / "log.csv", tmp_path / "board"))
@@ -170,6 +174,7 @@ def test_it_changes_nothing_of_the_training(tmp_path):
         assert np.array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"steps_per_execution": 4}, {"jit_compile": True}, {"run_eagerly": True}])
 def test_however_steps_run(tmp_path, options):
     fit(
@@ -201,6 +206,7 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_resumed_fit_leaves_the_file_of_an_uninterrupted_one(tmp_path):
     def backup():
         return keras.callbacks.BackupAndRestore(tmp_path / "backup")
@@ -213,6 +219,7 @@ def test_a_resumed_fit_leaves_the_file_of_an_uninterrupted_one(tmp_path):
     assert (tmp_path / "log.csv").read_text() == (tmp_path / "whole.csv").read_text()
 
 
+@pytest.mark.slow
 def test_epochs_that_are_run_again_replace_their_rows(tmp_path):
     model, logger = make_model(), CompressionLogger(tmp_path / "log.csv")
     fit(model, logger, epochs=3)

@@ -53,6 +53,7 @@ def test_each_step_has_the_weight_of_its_schedule_and_the_fit_gives_the_old_ones
     assert model.loss_weights == {"student": 2.0, "logits": 1.0, "decoupled": 1.0}
 
 
+@pytest.mark.slow
 def test_the_weights_act_on_the_training():
     scheduled, fixed = compiled(), compiled()
     fixed.set_loss_weight("logits", 0.25)

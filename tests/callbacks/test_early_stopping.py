@@ -162,6 +162,7 @@ def test_a_value_that_is_not_logged_is_named_at_once():
         run(EarlyStopping({"sparsity": "max"}), Play(WORSE))
 
 
+@pytest.mark.slow
 def test_epochs_without_validation_are_passed_over():
     x = np.ones((4, 5), np.float32)
     model = compiled_model()
@@ -237,6 +238,7 @@ def test_a_budget_of_seconds_ends_the_fit(monkeypatch):
     assert (summary.seconds_per_epoch, summary.seconds_saved) == (10, 25)
 
 
+@pytest.mark.slow
 def test_it_says_what_it_saved(capsys):
     stopping = EarlyStopping("val_loss", patience=2, verbose=1)
     run(stopping, Play([3.0, 2.0, *WORSE[2:]]))
@@ -270,6 +272,7 @@ def test_it_judges_inside_an_epoch():
         assert np.array_equal(received, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_execution", [1, 3])
 def test_validations_inside_an_epoch_leave_training_as_it_is(per_execution):
     x = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
@@ -324,6 +327,7 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_backup_keeps_patience_and_the_best(tmp_path):
     backup = tmp_path / "folder" / "stopping.npz"
     options = {"patience": 4, "restore_best_weights": True, "smoothing": 0.3}
@@ -345,6 +349,7 @@ def test_a_backup_keeps_patience_and_the_best(tmp_path):
     assert not backup.exists()
 
 
+@pytest.mark.slow
 def test_a_backup_that_does_not_fit_is_named(tmp_path):
     backup = tmp_path / "stopping.npz"
     with pytest.warns(UserWarning, match=r"does not exist, so patience and the best begin anew at epoch 3"):

@@ -7,6 +7,8 @@ from tfopt.callbacks.range_test import RangeTest
 from tfopt.errors import ConfigError
 from tfopt.schedules import as_keras, constant
 
+pytestmark = pytest.mark.slow
+
 rng = np.random.default_rng(0)
 X = rng.normal(size=(256, 8)).astype(np.float32)
 Y = (X @ rng.normal(size=(8, 1))).astype(np.float32)

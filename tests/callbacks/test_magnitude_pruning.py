@@ -13,6 +13,8 @@ from tfopt.errors import ConfigError, ModelError
 from tfopt.schedules import constant, step_decay
 from tfopt.surgery.select import select_kernels
 
+pytestmark = pytest.mark.slow
+
 layers = keras.layers
 STEPS_PER_EPOCH = 8
 rng = np.random.default_rng(0)
@@ -600,7 +602,6 @@ MIRRORED = textwrap.dedent("""
 """)
 
 
-@pytest.mark.slow
 def test_zeros_are_exact_under_a_mirrored_strategy():
     done = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

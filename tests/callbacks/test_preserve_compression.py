@@ -9,6 +9,8 @@ import pytest
 from tfopt.callbacks import MagnitudePruning, PreserveCompression
 from tfopt.errors import ConfigError, ModelError
 
+pytestmark = pytest.mark.slow
+
 layers = keras.layers
 rng = np.random.default_rng(0)
 X = rng.normal(size=(32, 6, 6, 2)).astype(np.float32)
@@ -313,7 +315,6 @@ def test_a_fit_that_was_interrupted_leaves_nothing_behind():
     assert np.count_nonzero(kernels(model)["hidden"] == 0) == 0
 
 
-@pytest.mark.slow
 def test_backup_and_restore_equals_an_uninterrupted_fit(tmp_path):
     whole, broken = compressed(), compressed()
     resumed = dense_model()  # gets its weights, and so its zeros, from the backup
@@ -369,7 +370,6 @@ MIRRORED = textwrap.dedent("""
 """)
 
 
-@pytest.mark.slow
 def test_compression_is_kept_under_a_mirrored_strategy():
     done = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

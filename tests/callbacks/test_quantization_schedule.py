@@ -13,6 +13,8 @@ from tfopt.quantization import quantize_aware
 from tfopt.quantization.layers import FakeQuantize, LearnedFakeQuantize, QuantizeAware
 from tfopt.schedules import constant
 
+pytestmark = pytest.mark.slow
+
 layers = keras.layers
 STEPS_PER_EPOCH = 8
 rng = np.random.default_rng(0)
@@ -78,7 +80,6 @@ def assert_equal_weights(one, other):
         np.testing.assert_array_equal(expected, received)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str)
 def test_ranges_and_statistics_stand_still_from_their_steps_on(options):
     model = compiled(**options)
@@ -92,7 +93,6 @@ def test_ranges_and_statistics_stand_still_from_their_steps_on(options):
     }
 
 
-@pytest.mark.slow
 def test_a_change_within_a_long_execution_waits_for_its_end():
     model = compiled(steps_per_execution=4)
     seen = watch(model)
@@ -136,7 +136,6 @@ def test_rounding_starts_at_its_step():
     assert equal == [True] * 4 + [False] * 5  # the fourth update, number 3, differs
 
 
-@pytest.mark.slow
 def test_a_schedule_of_nothing_changes_nothing():
     model, plain = compiled(), compiled()
     fit(model, QuantizationSchedule())
@@ -156,7 +155,6 @@ def test_batch_norms_normalize_with_what_they_keep():
     np.testing.assert_array_equal(norm.moving_mean, before)
 
 
-@pytest.mark.slow
 def test_layers_that_were_frozen_before_stay_frozen():
     model = quantize_aware(float_model(), calibration=X)
     model.get_layer("norm_folded").layer.trainable = False
@@ -191,7 +189,6 @@ def test_after_the_fit_everything_is_free_again():
     assert {name: all(moves) for name, moves in seen.moves.items()} == dict.fromkeys(seen.moves, True)
 
 
-@pytest.mark.slow
 def test_validation_computes_what_a_checkpoint_will(tmp_path):
     path = str(tmp_path / "{epoch}.keras")
     model = compiled()
@@ -202,7 +199,6 @@ def test_validation_computes_what_a_checkpoint_will(tmp_path):
         assert loaded.evaluate(X, Y, verbose=0) == pytest.approx(history["val_loss"][epoch - 1], abs=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("order", [0, 1])
 def test_checkpoints_in_mid_epoch_hold_nothing_of_the_schedule(tmp_path, order):
     path = str(tmp_path / "{epoch}-{batch}.keras")
@@ -226,7 +222,6 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.slow
 # The second epoch begins at step 8: before the start, between the two freezings.
 @pytest.mark.parametrize("steps", [(12, 14, 15), (4, 6, 12)], ids=str)
 def test_backup_and_restore_equals_an_uninterrupted_fit(tmp_path, steps):
@@ -240,7 +235,6 @@ def test_backup_and_restore_equals_an_uninterrupted_fit(tmp_path, steps):
     assert_equal_weights(whole, resumed)
 
 
-@pytest.mark.slow
 def test_a_saved_model_goes_on_where_it_stood(tmp_path):
     whole, first = compiled(), compiled()
     fit(whole, QuantizationSchedule(2, 6, 10), epochs=2)
@@ -252,7 +246,6 @@ def test_a_saved_model_goes_on_where_it_stood(tmp_path):
     assert_equal_weights(whole, second)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("same_instance", [True, False])
 def test_a_fit_that_was_interrupted_leaves_nothing_behind(same_instance):
     model = compiled()
@@ -267,7 +260,6 @@ def test_a_fit_that_was_interrupted_leaves_nothing_behind(same_instance):
     assert "train_step" not in vars(model)
 
 
-@pytest.mark.slow
 def test_a_second_fit_starts_at_step_0_again():
     model = compiled()
     callback = QuantizationSchedule(0, 4)
@@ -283,7 +275,6 @@ class Halved(keras.Model):
         return super().train_step((x / 2, y))
 
 
-@pytest.mark.slow
 def test_a_train_step_of_ones_own_is_run():
     aware = quantize_aware(float_model())
     model = compiled(model=Halved(aware.input, aware.output))
@@ -291,7 +282,6 @@ def test_a_train_step_of_ones_own_is_run():
     assert float(model.get_layer("x_range").maxima[0]) < X.max() / 2
 
 
-@pytest.mark.slow
 def test_a_model_nested_in_another_is_scheduled():
     aware = quantize_aware(float_model())
     x = keras.Input((6,))
@@ -340,7 +330,6 @@ def test_learned_ranges_with_gradient_accumulation():
     assert moved == [False] * 4 + [False, True, False, True] + [False] * 8
 
 
-@pytest.mark.slow
 def test_other_callbacks_that_trace_anew_leave_the_schedule_alone():
     class TraceAnew(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
@@ -361,7 +350,6 @@ def test_float_models_are_refused():
         fit(model, QuantizationSchedule(1))
 
 
-@pytest.mark.slow
 def test_ranges_that_were_never_observed_are_not_frozen():
     with pytest.raises(ModelError, match=r"frozen at step 0, but x_range, .* were never observed\. Pass calibration"):
         fit(compiled(), QuantizationSchedule(0, 0))
@@ -416,7 +404,6 @@ MIRRORED = textwrap.dedent("""
 """)
 
 
-@pytest.mark.slow
 def test_schedule_holds_under_a_mirrored_strategy():
     done = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

@@ -44,6 +44,7 @@ def test_every_fit_starts_at_step_0():
     assert int(model.optimizer.iterations) == 18
 
 
+@pytest.mark.slow
 def test_a_resumed_fit_goes_on_where_it_stopped():
     model = compiled("sgd")
     steps_of_fit(model, epochs=2)
@@ -52,6 +53,7 @@ def test_a_resumed_fit_goes_on_where_it_stopped():
     assert steps_of_fit(compiled("sgd"), initial_epoch=2, epochs=3) == list(range(12, 18))
 
 
+@pytest.mark.slow
 def test_gradient_accumulation_counts_updates():
     optimizer = keras.optimizers.SGD(gradient_accumulation_steps=4)
     model = compiled(optimizer)

@@ -136,6 +136,7 @@ def test_a_subclassed_model_is_restored(tmp_path):
     assert_restored(model, tmp_path / "model.coded", np.ones((1, 4)))
 
 
+@pytest.mark.slow
 def test_how_it_was_compiled_and_the_optimizer_stay_behind(model, tmp_path):
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())

@@ -50,6 +50,7 @@ def model():
     return small_model()
 
 
+@pytest.mark.slow
 @given(
     st.integers(2, 16),
     st.sampled_from(["linear", "density", "kmeans++"]),
@@ -160,6 +161,7 @@ def test_any_precision(dtype):
     assert distinct(keras.ops.convert_to_numpy(kernel)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sparsity", [0.0, 0.7])
 def test_the_centroids_are_trained_in_a_fit(sparsity):
     """The way to trainable centroids: cluster, then fit with PreserveCompression."""

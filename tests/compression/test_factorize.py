@@ -68,6 +68,7 @@ def composed(model, name):
     return product
 
 
+@pytest.mark.slow
 @given(st.integers(4, 24), st.integers(4, 24), st.floats(0.05, 0.95), st.integers(0, 99))
 @settings(max_examples=25, derandomize=True, deadline=None)
 def test_the_error_of_a_dense_kernel_is_that_of_the_singular_values_left_out(inputs, outputs, energy, seed):
@@ -90,6 +91,7 @@ def test_the_error_of_a_dense_kernel_is_that_of_the_singular_values_left_out(inp
     assert row.error_bound <= np.sqrt(1 - energy) + 1e-9
 
 
+@pytest.mark.slow
 @given(st.integers(2, 16), st.integers(2, 16), st.sampled_from([(3, 3), (1, 5), (2, 3)]), st.floats(0.3, 0.95))
 @settings(max_examples=25, derandomize=True, deadline=None)
 def test_the_error_of_a_convolution_is_within_the_bound(inputs, outputs, size, energy):
@@ -290,6 +292,7 @@ def test_settings_of_the_layer_go_where_they_belong():
     assert isinstance(last.bias_regularizer, keras.regularizers.L1)
 
 
+@pytest.mark.slow
 def test_a_factorized_model_is_trained_saved_and_loaded(tmp_path):
     smaller = factorize(network(), target="params: 50%")
     smaller.compile("adam", "sparse_categorical_crossentropy")

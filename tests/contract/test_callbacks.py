@@ -130,6 +130,7 @@ def test_one_batch(name):
     assert np.isfinite(history["loss"][0])
 
 
+@pytest.mark.slow
 @every_callback
 def test_config_round_trip(name):
     callback = MAKE[name]()
@@ -169,6 +170,7 @@ def test_each_two_do_the_same_in_either_order(names):
     assert history.keys() == expected.keys()
 
 
+@pytest.mark.slow
 @every_callback
 def test_steps_per_execution_of_1_epoch(name):
     model = compiled(name, steps_per_execution=STEPS_PER_EPOCH)
@@ -177,6 +179,7 @@ def test_steps_per_execution_of_1_epoch(name):
     assert all(np.isfinite(weights).all() for weights in model.get_weights())
 
 
+@pytest.mark.slow
 @every_callback
 def test_steps_per_execution_delays_a_change_to_the_end_of_an_execution_and_alters_nothing_else(name):
     model, reference = compiled(name, steps_per_execution=3), compiled(name)
@@ -198,6 +201,7 @@ def test_the_same_instance_serves_two_fits(name):
     assert_equal_weights(first, second)
 
 
+@pytest.mark.slow
 @every_callback
 def test_the_same_instance_serves_two_models(name):
     callback = MAKE[name]()
@@ -206,6 +210,7 @@ def test_the_same_instance_serves_two_models(name):
     assert_equal_weights(first, second)
 
 
+@pytest.mark.slow
 @every_callback
 def test_interrupted_and_resumed_equals_uninterrupted(name, tmp_path):
     whole, broken, resumed = compiled(name), compiled(name), compiled(name)

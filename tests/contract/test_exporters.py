@@ -238,6 +238,7 @@ def largest_file() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_nothing_is_left_on_it(exporter: Exporter, mount: Callable[[str], Path]) -> None:
     folder = mount(f"size={MEMORY_BYTES}")
     (folder / "model.tflite").write_bytes(b"an older file")
@@ -311,6 +312,7 @@ def with_layer(layer: keras.layers.Layer) -> keras.Model:
     return keras.Model(x, keras.layers.Dense(3, name="scores")(layer(keras.layers.Dense(6, name="hidden")(x))))
 
 
+@pytest.mark.slow
 def test_a_layer_of_the_users_own_is_exported(exporter: Exporter, tmp_path: Path) -> None:
     artifact = exporter.write(with_layer(Gate(name="own")), tmp_path, X)
     assert artifact.verification["max_absolute_error"] < 0.1
@@ -361,6 +363,7 @@ def test_the_target_is_a_folder(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*")) == [tmp_path / "m.tflite"]
 
 
+@pytest.mark.slow
 def test_a_failing_rename_keeps_the_old_file_and_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(units)]) for units in (3, 5))
     tfopt.export_tflite(first, tmp_path / "m.tflite", "none")

@@ -23,6 +23,8 @@ from tfopt.distillation import (
 )
 from tfopt.errors import ConfigError, ModelError
 
+pytestmark = pytest.mark.slow
+
 L = keras.layers
 rng = np.random.default_rng(0)
 X = rng.normal(size=(32, 6, 6, 1)).astype(np.float32)
@@ -192,7 +194,6 @@ def test_a_step_runs_student_and_teacher_once(losses):
 
 
 # Keras 3.15 changes batch norm statistics when it evaluates.
-@pytest.mark.slow
 def test_evaluation_is_the_students_and_changes_nothing():
     student, teacher = network(dropout=0.5, penalty="l2"), network(5, seed=1)
     distiller = compiled(student, teacher, all_losses(), metrics=["accuracy"])
@@ -274,7 +275,6 @@ MIRRORED = textwrap.dedent("""
 
 
 # Keras 3.15 halves the loss under two replicas.
-@pytest.mark.slow
 def test_two_replicas_learn_as_one(tmp_path):
     command = [sys.executable, "-c", MIRRORED, str(tmp_path / "answers")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
@@ -339,7 +339,6 @@ def test_several_teachers_count_by_their_shares():
     assert np.isclose(logs["logits_loss"], 0.75 * single[0] + 0.25 * single[1], rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_pruning_and_rounding_in_one_fit():
     student = tfopt.quantize_aware(network(softmax=True), calibration=X)
     teacher = network(5, seed=1)
@@ -366,7 +365,6 @@ def test_pruning_and_rounding_in_one_fit():
     assert tfopt.quantization.is_quantize_aware(distiller.student)
 
 
-@pytest.mark.slow
 def test_mixed_precision_scales_the_loss():
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -436,7 +434,6 @@ def test_only_the_student_and_its_projectors_are_trained_and_kept(tmp_path):
     assert not (tmp_path / "d.keras").exists()
 
 
-@pytest.mark.slow
 def test_steps_per_execution_and_compilation_change_nothing():
     results = []
     for options in ({}, {"steps_per_execution": 4}, {"jit_compile": True}, {"run_eagerly": True}):

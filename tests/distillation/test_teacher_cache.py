@@ -11,6 +11,8 @@ from tfopt.distillation.teacher_cache import RECORD, TeacherCache
 from tfopt.distillation.teachers import Teachers
 from tfopt.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.slow
+
 L = keras.layers
 rng = np.random.default_rng(0)
 X = rng.normal(size=(40, 4)).astype(np.float32)
@@ -35,7 +37,6 @@ def fitted(teacher, cache=None, data=(X, Y), epochs=2, losses=None, **options):
     return student, history
 
 
-@pytest.mark.slow
 def test_a_fit_on_stored_answers_is_that_with_the_teachers(tmp_path):
     teachers = [network(8), network(6, seed=5)]
     losses = [LogitsLoss(), DistanceLoss("hidden", "hidden")]

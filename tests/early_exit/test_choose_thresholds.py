@@ -18,6 +18,7 @@ def network() -> keras.Model:
     return trained()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("confidence", ["probability", "entropy"])
 @pytest.mark.parametrize("max_drop", [0.0, 0.02])
 def test_the_drop_is_kept_to_on_the_data(network, confidence, max_drop) -> None:
@@ -29,6 +30,7 @@ def test_the_drop_is_kept_to_on_the_data(network, confidence, max_drop) -> None:
     assert policy.confidence == confidence
 
 
+@pytest.mark.slow
 def test_the_target_is_kept_to_on_the_data(network) -> None:
     x, y = samples()
     accuracies = []
@@ -50,6 +52,7 @@ def test_latency_takes_the_place_of_flops(network) -> None:
     assert np.dot(shares, np.cumsum(latencies)) <= 0.8 * 1.6 + 1e-9
 
 
+@pytest.mark.slow
 def test_logits_are_told_from_probabilities() -> None:
     x, y = samples()
     network = trained(softmax=False)

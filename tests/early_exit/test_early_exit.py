@@ -12,6 +12,8 @@ from tfopt.callbacks import MagnitudePruning
 from tfopt.early_exit import EarlyExitNetwork
 from tfopt.errors import ConfigError, ModelError
 
+pytestmark = pytest.mark.slow
+
 layers = keras.layers
 SPARSE = "sparse_categorical_crossentropy"
 

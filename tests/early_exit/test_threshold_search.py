@@ -81,6 +81,7 @@ def test_no_threshold_alone_can_be_changed_for_the_better(judged, max_drop) -> N
             assert share_correct(judged, other) < full - max_drop or mean_cost(judged, other) >= cost - 1e-9
 
 
+@pytest.mark.slow
 def test_two_exits_come_close_to_the_best_there_is() -> None:
     gaps = []
     for seed in range(20):

@@ -11,6 +11,8 @@ from tfopt.ensemble import PrunedEnsemble, prune
 from tfopt.errors import ConfigError, DataError, ModelError
 from tfopt.export.tflite_runtime import run_tflite
 
+pytestmark = pytest.mark.slow
+
 layers = keras.layers
 CENTRES = np.random.default_rng(7).normal(size=(3, 6))
 

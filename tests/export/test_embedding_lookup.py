@@ -38,6 +38,7 @@ def tables(file: TfliteFile) -> set[tuple[str, str, int]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", EMBEDDING_BITS)
 def test_tables_have_a_scale_for_each_row(preset: str, tmp_path: Path) -> None:
     samples = {"tokens": TOKENS, "one": TOKENS[:, 0]}
@@ -57,6 +58,7 @@ def test_tables_have_a_scale_for_each_row(preset: str, tmp_path: Path) -> None:
     assert lookups == [("words",), ("words",)]
 
 
+@pytest.mark.slow
 def test_rows_that_do_not_fill_bytes_stay_float(tmp_path: Path) -> None:
     samples = {"tokens": TOKENS, "one": TOKENS[:, 0]}
     artifact = export_tflite(text_model(width=17), tmp_path / "model.tflite", "weight_only_int4", calibration=samples)

@@ -52,6 +52,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_an_artifact_is_compiled_and_recorded(int8: Artifact, compiled: Artifact) -> None:
     assert Artifact.load(compiled.path) == compiled
     assert read_tflite(compiled.path).operator_counts == {"CUSTOM ethos-u": 1}
@@ -74,6 +75,7 @@ def test_the_estimate_is_read_back_and_says_that_it_is_one(int8: Artifact, compi
         EthosUEstimate.of(int8)
 
 
+@pytest.mark.slow
 def test_zeros_shorten_the_estimate(compiled: Artifact, tmp_path: Path) -> None:
     model = convolutional()
     for name in ("conv", "wide"):
@@ -86,6 +88,7 @@ def test_zeros_shorten_the_estimate(compiled: Artifact, tmp_path: Path) -> None:
     assert sorted(content(tmp_path)) == ["pruned.artifact.json", "pruned.tflite"]
 
 
+@pytest.mark.slow
 def test_what_stays_on_the_cpu_is_told_by_layer_with_the_reason(tmp_path: Path) -> None:
     x = keras.Input((6, 8))
     h = layers.Activation(keras.ops.floor, name="whole")(layers.Dense(8, name="first")(x))
@@ -99,6 +102,7 @@ def test_what_stays_on_the_cpu_is_told_by_layer_with_the_reason(tmp_path: Path) 
     assert f"FLOOR       whole   {floor.reason}" in str(estimate)
 
 
+@pytest.mark.slow
 def test_a_float_file_is_refused(tmp_path: Path) -> None:
     source = export_tflite(convolutional(), tmp_path / "float.tflite", "none", verify=False)
     with pytest.raises(ExportError, match=r"No operator of float\.tflite can run on ethos-u55-256: .*Float32") as error:

@@ -62,6 +62,7 @@ NESTED_OPERATORS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["none", "int8"])
 def test_nested_models_shared_layers_and_operations(folder: Path, quantization: str) -> None:
     model = nested()
@@ -73,12 +74,14 @@ def test_nested_models_shared_layers_and_operations(folder: Path, quantization: 
     assert sorted(found) == NESTED_OPERATORS
 
 
+@pytest.mark.slow
 def test_a_mixed_precision_model_is_rebuilt_and_keeps_its_names(folder: Path) -> None:
     artifact = export_tflite(nested(dtype="mixed_float16"), folder / "mixed.tflite", "none")
     assert ("CONV_2D", ("block/conv", "block/norm", "block/relu")) in named_operators(artifact)
     assert all(artifact.layers)
 
 
+@pytest.mark.slow
 def test_a_quantize_aware_model_has_the_names_of_its_coverage(folder: Path) -> None:
     x = keras.Input((8, 8, 3))
     h = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(layers.Conv2D(8, 3, name="conv")(x)))
@@ -105,6 +108,7 @@ def test_a_quantize_aware_model_in_float_has_them_too(folder: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_operators_within_a_loop_are_the_recurrent_layers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tfopt.surgery.recurrent.LONGEST_SEQUENCE", 4)
     model = keras.Sequential([keras.Input((5, 4)), layers.LSTM(3, name="memory"), layers.Dense(2, name="scores")])
@@ -115,6 +119,7 @@ def test_operators_within_a_loop_are_the_recurrent_layers(folder: Path, monkeypa
     assert all(names for _, names in found)
 
 
+@pytest.mark.slow
 def test_every_step_is_the_recurrent_layer(folder: Path) -> None:
     model = keras.Sequential([keras.Input((3, 4)), layers.GRU(2, name="memory"), layers.Dense(2, name="scores")])
     found = named_operators(export_tflite(model, folder / "gru.tflite", "none"))

@@ -73,6 +73,7 @@ def artifacts(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> d
     return {kind: export_onnx(model, folder / f"{kind}.onnx", kind, calibration=samples()) for kind in KINDS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_names_order_and_the_open_batch_are_the_models(kind: str, artifacts: dict[str, Artifact]) -> None:
     artifact = artifacts[kind]
@@ -227,6 +228,7 @@ FLOAT_OPERATOR = {"lstm": "LSTM", "gru": "Loop", "tokens": "Loop"}
 """What int8 leaves in float: recurrent layers, as one operator or as a loop."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_layers_of_all_kinds_agree_in_float32(name: str, tmp_path: Path) -> None:
     artifact = export_onnx(MODELS[name](), tmp_path / "model.onnx")
@@ -278,6 +280,7 @@ def test_the_opset_is_chosen(tmp_path: Path, opset: int) -> None:
         assert {one.domain: one.version for one in onnx.load(path).opset_import}[""] == opset
 
 
+@pytest.mark.slow
 def test_of_a_quantize_aware_model_the_float_model_is_exported(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
     aware = quantize_aware(dense(), calibration=x)

@@ -53,6 +53,7 @@ def weight_dtypes(file: TfliteFile) -> set[str]:
     return {one.dtype for one in tensors if one.constant is not None and np.prod(one.shape) >= 1024}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["int8_float_io", "weight_only_int4", "weight_only_int8", "none"])
 def test_a_file_is_what_its_preset_says(preset: str, artifacts: dict[str, Artifact]) -> None:
     artifact, expected = artifacts[preset], PRESETS[preset]
@@ -75,6 +76,7 @@ def test_fewer_bits_make_smaller_files(artifacts: dict[str, Artifact]) -> None:
     assert sizes["weight_only_int4"] < 0.7 * sizes["weight_only_int8"] < 0.3 * sizes["none"]
 
 
+@pytest.mark.slow
 def test_a_quantize_aware_model_keeps_its_ranges_behind_float_inputs(model: keras.Model, tmp_path: Path) -> None:
     aware = quantize_aware(model, calibration=X)
     artifact = export_tflite(aware, tmp_path / "model.tflite", "int8_float_io")
@@ -84,6 +86,7 @@ def test_a_quantize_aware_model_keeps_its_ranges_behind_float_inputs(model: kera
     assert np.abs(received - expected).max() <= 1.01 * step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["int8", "int8_float_io"])
 def test_the_better_engine_is_kept(preset: str, model: keras.Model, tmp_path: Path) -> None:
     best = export_tflite(model, tmp_path / "best.tflite", preset, calibration=X, engine="best")
@@ -95,6 +98,7 @@ def test_the_better_engine_is_kept(preset: str, model: keras.Model, tmp_path: Pa
     assert "float_operators" not in best.verification
 
 
+@pytest.mark.slow
 def test_an_engine_that_fails_is_named(model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tfopt.export import tflite
 
@@ -119,6 +123,7 @@ def test_an_engine_that_fails_is_named(model: keras.Model, tmp_path: Path, monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.artifact.json", "model.tflite"]
 
 
+@pytest.mark.slow
 def test_dense_kernels_can_have_one_scale(model: keras.Model, tmp_path: Path) -> None:
     artifact = export_tflite(model, tmp_path / "model.tflite", "int8", calibration=X, per_channel_dense=False)
     scales = {

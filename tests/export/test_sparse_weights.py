@@ -26,6 +26,7 @@ def pruned(block, sparsity=0.9):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [1, 4])
 def test_float_files_are_smaller_and_compute_the_same(block, tmp_path):
     model = pruned(block)
@@ -47,6 +48,7 @@ def test_the_reader_gives_the_weights_with_their_zeros(tmp_path):
         np.testing.assert_array_equal(kernel.values(), layer.kernel.numpy().T)
 
 
+@pytest.mark.slow
 def test_int8_in_blocks_of_16(tmp_path):
     model = quantize_aware(pruned(16), calibration=X)
     dense = export_tflite(model, tmp_path / "dense.tflite", calibration=X)

@@ -64,6 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_tensors_are_described_in_the_order_of_the_graph(folder: Path) -> None:
     found = read_metadata(folder / "with.tflite")
     assert found is not None
@@ -229,6 +230,7 @@ def test_metadata_without_its_buffer_is_refused(folder: Path, tmp_path: Path) ->
         tfopt.inspect(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["int8_float_io", "weight_only_int8"])
 def test_quantized_files_are_described_before_they_are_audited(tmp_path: Path, quantization: str) -> None:
     metadata = ModelMetadata(labels=["cat", "dog"], mean=0, standard_deviation=1)
@@ -240,6 +242,7 @@ def test_quantized_files_are_described_before_they_are_audited(tmp_path: Path, q
     assert "2 labels of scores: cat, dog" in metadata_remarks(artifact.path)
 
 
+@pytest.mark.slow
 def test_what_task_libraries_refuse_is_warned_of(tmp_path: Path) -> None:
     metadata = ModelMetadata(labels=["cat", "dog"], mean=0, standard_deviation=1)
     with pytest.warns(UserWarning, match="will refuse the file: both take images as float32 .*int8_float_io"):
@@ -253,6 +256,7 @@ def test_metadata_that_does_not_fit_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_described_file_that_disagrees_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The checks see the file that is written, not the one before the metadata."""
 

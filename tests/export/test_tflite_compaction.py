@@ -34,6 +34,7 @@ def plain(conversion_in_this_process: None, tmp_path_factory: pytest.TempPathFac
     return path
 
 
+@pytest.mark.slow
 def test_an_unrolled_lstm_is_much_smaller_and_computes_the_same(plain: Path, tmp_path: Path) -> None:
     small = tmp_path / "small.tflite"
     small.write_bytes(compacted(plain.read_bytes()))
@@ -64,6 +65,7 @@ def test_only_names_change(plain: Path, tmp_path: Path) -> None:
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.slow
 def test_exported_files_are_compact(plain: Path) -> None:
     model = keras.Sequential(
         [keras.Input((STEPS, 3), name="x"), layers.LSTM(8, name="lstm"), layers.Dense(2, name="y")]

@@ -70,6 +70,7 @@ def artifacts(model: keras.Model, aware: keras.Model, tmp_path_factory: pytest.T
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_names_shapes_and_order_are_the_models(kind: str, artifacts: dict[str, Artifact]) -> None:
     artifact = artifacts[kind]
@@ -148,6 +149,7 @@ def test_smaller_numbers_make_smaller_files(artifacts: dict[str, Artifact]) -> N
     assert sizes["int8"] < 0.6 * sizes["none"]
 
 
+@pytest.mark.slow
 def test_fake_quantization_stays_out_of_a_float_file(
     tmp_path: Path, aware: keras.Model, artifacts: dict[str, Artifact]
 ) -> None:
@@ -157,6 +159,7 @@ def test_fake_quantization_stays_out_of_a_float_file(
         assert {spec.name for spec in artifact.outputs} == {"scores", "height", "box"}
 
 
+@pytest.mark.slow
 def test_a_quantize_aware_model_needs_no_calibration(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
@@ -165,6 +168,7 @@ def test_a_quantize_aware_model_needs_no_calibration(tmp_path: Path) -> None:
     assert artifact.verification["samples_from"] == "standard normal samples"
 
 
+@pytest.mark.slow
 def test_the_recipe_that_is_given_is_recorded(tmp_path: Path) -> None:
     recipe = Recipe(quantization="none", fine_tuning=FineTuning(epochs=9), calibration_samples=5)
     x = np.ones((50, 4), np.float32)
@@ -187,6 +191,7 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_an_operator_that_stays_float_is_named_and_refused(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
     model = keras.Sequential([keras.Input((4,)), layers.Dense(8, "squareplus", name="odd"), layers.Dense(2)])
@@ -198,6 +203,7 @@ def test_an_operator_that_stays_float_is_named_and_refused(tmp_path: Path) -> No
     assert files(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_wrong_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = export_tflite(dense(3, kernel_initializer="normal"), tmp_path / "other" / "model.tflite", "none")
 
@@ -223,6 +229,7 @@ def test_a_file_that_cannot_be_read_back_is_refused(
     assert files(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_failed_conversion_keeps_the_file_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = export_tflite(dense(), tmp_path / "model.tflite", "none")
 

@@ -51,6 +51,7 @@ def files(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return paths
 
 
+@pytest.mark.slow
 def test_a_float_file(files: dict[str, Path]) -> None:
     file = read_tflite(files["float32"])
     assert file.operator_counts == {"FULLY_CONNECTED": 2, "CONV_2D": 1, "RESHAPE": 1, "SOFTMAX": 1}

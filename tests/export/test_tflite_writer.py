@@ -22,6 +22,7 @@ def content(tmp_path_factory: pytest.TempPathFactory, conversion_in_this_process
     return export_tflite(model, tmp_path_factory.mktemp("packing") / "a.tflite", "none").path.read_bytes()
 
 
+@pytest.mark.slow
 def test_nothing_is_lost(content: bytes, tmp_path: Path) -> None:
     before, after = tmp_path / "before.tflite", tmp_path / "after.tflite"
     before.write_bytes(content)

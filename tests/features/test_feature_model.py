@@ -12,6 +12,8 @@ from tfopt.errors import ConfigError, DataError
 from tfopt.export.tflite_runtime import run_tflite
 from tfopt.features import FeatureSelection, select
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = 400
 
 

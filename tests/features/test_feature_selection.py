@@ -8,6 +8,8 @@ import pytest
 from tfopt.errors import ConfigError, DataError
 from tfopt.features import select
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("mutual_information", "rfe", "permutation", "l1")
 SAMPLES = 600
 

@@ -12,6 +12,8 @@ from reference import rescale, run_reference
 
 from tfopt.export.tflite_file import read_tflite
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent
 OUTPUTS = [f"y_{name}" for name in NAMES]
 

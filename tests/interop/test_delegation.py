@@ -28,6 +28,7 @@ def fitted(model, callbacks):
     return model
 
 
+@pytest.mark.slow
 def test_quantize_aware_is_tfmots():
     model = image_network()
     aware, expected = tfopt.quantize_aware(model), tfmot.quantization.keras.quantize_model(model)
@@ -66,6 +67,7 @@ def test_what_tfmot_cannot_quantize_is_named():
         tfopt.quantize_aware(model)
 
 
+@pytest.mark.slow
 def test_pruning_is_tfmots_with_the_arguments_of_the_callback():
     """Both begin with the same weights and see the same batches: the same weights remain."""
     old = dense()

@@ -23,6 +23,8 @@ from tfopt.errors import ModelError
 from tfopt.interop.legacy import import_tfmot, is_tf_keras
 from tfopt.interop.tfmot import from_tf_keras
 
+pytestmark = pytest.mark.slow
+
 MLPERF = Path(__file__).parents[3] / "shared" / "data" / "mlperf_tiny"
 
 NETWORKS = [

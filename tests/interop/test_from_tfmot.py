@@ -55,6 +55,7 @@ def assert_same(old, new):
     np.testing.assert_allclose(new(X, training=False), old(X, training=False), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_pruned_model_stays_pruned(pruned):
     migration = migrate(pruned)
     new = migration.model
@@ -86,6 +87,7 @@ def test_masks_that_are_not_applied_yet_are_applied(pruned):
         )
 
 
+@pytest.mark.slow
 def test_a_clustered_model_stays_clustered(clustered):
     migration = migrate(clustered)
     new = migration.model
@@ -103,6 +105,7 @@ def test_a_clustered_model_stays_clustered(clustered):
             assert np.unique(after[groups == value]).size == 1
 
 
+@pytest.mark.slow
 def test_a_recurrent_layer_stays_clustered():
     old = tf_keras.Sequential([L.Input((5, 6)), L.LSTM(8, name="memory"), L.Dense(3)])
     old = clustering.cluster_weights(
@@ -135,6 +138,7 @@ def tfmot_ranges(model):
     return {key: (ends["min"], ends["max"]) for key, ends in found.items()}
 
 
+@pytest.mark.slow
 def test_a_quantize_aware_model_stays_so(quantized):
     migration = migrate(quantized)
     aware, theirs = migration.model, tfmot_ranges(quantized)
@@ -160,6 +164,7 @@ def test_a_quantize_aware_model_stays_so(quantized):
     np.testing.assert_array_equal(floats.get_layer("depthwise").bias, old["depthwise"].bias)
 
 
+@pytest.mark.slow
 def test_ranges_move_no_faster_than_later(quantized):
     aware = from_tf_keras(quantized)
     before = ranges_of(aware)
@@ -172,6 +177,7 @@ def test_ranges_move_no_faster_than_later(quantized):
     assert high == pytest.approx(0.99 * before["image"][1] + 0.01 * reached, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_quantize_aware_model_trains_on(quantized, tmp_path):
     aware = fitted(from_tf_keras(quantized))
     aware.save(tmp_path / "aware.keras")

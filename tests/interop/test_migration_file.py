@@ -60,6 +60,7 @@ def test_files_with_layers_of_tfmot(tmp_path, what, suffix):
     np.testing.assert_allclose(new(x), old(x), atol=3 / 256 if what == "quantized" else 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.skipif(not MLPERF.exists(), reason="the data folder is absent")
 @pytest.mark.parametrize("name", ["vww_96.h5", "ad01.h5"])

@@ -36,12 +36,14 @@ def outputs(path: Path, samples: np.ndarray) -> np.ndarray:
     return np.array(found)
 
 
+@pytest.mark.slow
 def test_a_plain_model(tmp_path):
     old = randomized(image_network())
     artifact = tfopt.export_tflite(old, tmp_path / "model.tflite", "none")
     np.testing.assert_allclose(outputs(artifact.path, X), old(X), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_pruned_model_without_its_wrappers(tmp_path):
     sparsity = import_tfmot().sparsity.keras
     schedule = sparsity.ConstantSparsity(0.8, 0, frequency=1)
@@ -53,6 +55,7 @@ def test_a_pruned_model_without_its_wrappers(tmp_path):
     assert Part.total(tfopt.inspect(artifact.path).parts).zeros > 0.5
 
 
+@pytest.mark.slow
 def test_a_quantize_aware_model_with_its_ranges(tmp_path):
     model = tf_keras.Sequential([L.Input((4,)), L.Dense(16, "relu"), L.Dense(3, "softmax")])
     old = import_tfmot().quantization.keras.quantize_model(randomized(model))
@@ -66,6 +69,7 @@ def test_a_quantize_aware_model_with_its_ranges(tmp_path):
     np.testing.assert_allclose(outputs(artifact.path, x), old(x), atol=4 / 256)
 
 
+@pytest.mark.slow
 def test_the_other_exporters(tmp_path):
     old = randomized(image_network())
     assert tfopt.export_serving(old, tmp_path / "serving", name="images", data=X).outputs

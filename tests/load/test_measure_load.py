@@ -14,6 +14,8 @@ from tfopt.load.load import Load
 from tfopt.load.measurement import measure_load, request_bodies
 from tfopt.load.model_inputs import InputTensor, read_inputs
 
+pytestmark = pytest.mark.slow
+
 STALL_SECONDS = 0.3
 
 

@@ -52,6 +52,7 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return made
 
 
+@pytest.mark.slow
 def test_what_was_made_is_found_again(tmp_path: Path, exports: list[str]) -> None:
     first = trials(tmp_path).attempt("float32", FLOAT)
     found = trials(tmp_path).attempt("float32", FLOAT)
@@ -123,6 +124,7 @@ def test_a_value_is_computed_once(tmp_path: Path) -> None:
     assert len(calls) == 3
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_file(tmp_path: Path) -> None:
     one = trials(tmp_path)
     baseline = one.attempt("float32", FLOAT)

@@ -73,6 +73,7 @@ def test_small_batches_that_leave_cores_idle_do_not_mislead_the_search(machine):
     assert report.batch_size == 64
 
 
+@pytest.mark.slow
 def test_steps_of_noisy_length_still_end_the_search(machine):
     noise = np.random.default_rng(1)
     model = compiled()
@@ -122,6 +123,7 @@ def test_sizes_are_limited_by_arguments_and_by_the_samples(machine):
     assert "largest size" in report.reason
 
 
+@pytest.mark.slow
 def test_the_model_is_as_before_and_real_steps_are_timed():
     model, plain = compiled(), compiled()
     for one in (model, plain):

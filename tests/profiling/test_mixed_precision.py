@@ -23,6 +23,7 @@ def check(model, **options):
     return mixed_precision_check(model, (X, Y), **{"batch_size": 16, "steps": 6, "seconds": 0.02, **options})
 
 
+@pytest.mark.slow
 def test_a_harmless_model_is_safe_and_left_as_it_was():
     model = compiled()
     before = model.get_weights()

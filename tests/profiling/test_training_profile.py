@@ -21,6 +21,7 @@ def compiled(**options):
     return model
 
 
+@pytest.mark.slow
 def test_training_is_told_by_layer_and_the_model_is_as_before():
     model, plain = compiled(), compiled()
     report = profile(model, (X, Y), steps=4)

@@ -37,6 +37,7 @@ def fit(model, **options):
     return model.fit(X, Y, shuffle=False, verbose=0, **options)
 
 
+@pytest.mark.slow
 def test_a_trial_changes_nothing_that_a_later_training_would_see():
     model, plain = compiled(), compiled()
     for one in (model, plain):
@@ -55,6 +56,7 @@ def test_a_trial_changes_nothing_that_a_later_training_would_see():
     assert_equal(state(model), state(plain))
 
 
+@pytest.mark.slow
 def test_a_model_that_was_never_fitted_trains_as_if_there_had_been_no_trial():
     model, plain = compiled(), compiled()
     with left_as_it_was(model):
@@ -76,6 +78,7 @@ def test_a_trial_that_fails_is_undone_too():
     assert_equal(model.get_weights(), before)
 
 
+@pytest.mark.slow
 def test_executions_of_several_steps_are_timed_by_step():
     model = compiled(steps_per_execution=4)
     with left_as_it_was(model):

@@ -122,6 +122,7 @@ def test_batch_norm_importance_reads_gamma():
     assert widths(smaller)["block_1_expand"] == 24  # its gammas are 1
 
 
+@pytest.mark.slow
 def test_batch_norm_importance_names_the_layers_without():
     with pytest.raises(ConfigError, match=r"There is none after features. Leave these out with layers="):
         prune_channels(residual_net(), target="flops: 50%", importance="batch_norm")
@@ -146,6 +147,7 @@ def test_taylor_importance_keeps_what_the_loss_needs(removed):
     assert not set(np.asarray(by_magnitude.get_layer("head").kernel)[:, 0]) & {1.0, 2.0, -1.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_taylor_importance_of_a_compiled_model(policy):
     keras.config.set_dtype_policy(policy)
@@ -179,6 +181,7 @@ def test_taylor_importance_of_several_inputs_and_outputs():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_measured_latency_is_bisected():
     model = residual_net()
     asked = []

@@ -17,6 +17,8 @@ from tfopt.quantization import quantize_aware, strip
 from tfopt.quantization.layers import FakeQuantize, QuantizeAware
 from tfopt.surgery.select import select_kernels
 
+pytestmark = pytest.mark.slow
+
 STEPS_PER_EPOCH = 8
 X = np.random.default_rng(0).normal(size=(32, 6, 6, 3)).astype(np.float32)
 Y = np.random.default_rng(1).integers(0, 3, 32)
@@ -66,7 +68,6 @@ def policy(request):
     keras.config.set_dtype_policy("float32")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"], indirect=True)
 @pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"steps_per_execution": 8}], ids=str)
 def test_mixed_precision(policy, options):
@@ -100,7 +101,6 @@ def test_every_kind_of_optimizer_trains(optimizer):
     assert np.isfinite(ranges_of(aware)).all()
 
 
-@pytest.mark.slow
 def test_averages_of_weights_are_rounded_too():
     aware = compiled(optimizer=keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.8))
     fit(aware)
@@ -126,7 +126,6 @@ def callbacks():
     return QuantizationSchedule(3, 10, 12), MagnitudePruning(0.75, end_step=10, frequency=3), PreserveCompression()
 
 
-@pytest.mark.slow
 def test_backup_and_restore_equals_an_uninterrupted_fit(tmp_path):
     whole, broken, resumed = (compiled() for _ in range(3))
     fit(whole, *callbacks())
@@ -136,7 +135,6 @@ def test_backup_and_restore_equals_an_uninterrupted_fit(tmp_path):
     assert_equal_weights(whole, resumed)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"use_ema": True}, {"gradient_accumulation_steps": 2}], ids=str)
 def test_a_file_saved_in_mid_training_goes_on_as_if_it_had_not_been(tmp_path, options):
     path = tmp_path / "1.keras"
@@ -158,7 +156,6 @@ LOAD = textwrap.dedent("""
 """)
 
 
-@pytest.mark.slow
 def test_a_file_loads_in_a_fresh_process_without_custom_objects(tmp_path):
     aware = compiled()
     fit(aware, epochs=1)
@@ -202,7 +199,6 @@ def weights_in_file(path, operator):
 
 
 @pytest.mark.usefixtures("conversion_in_this_process")
-@pytest.mark.slow
 def test_zeros_and_shared_values_reach_the_file(tmp_path):
     model = compressed_float_model()
     pruned, shared = (np.array(kernel) for _, kernel in select_kernels(model))
@@ -253,7 +249,6 @@ def seeds(model):
     return [np.array(weight) for weight in model.non_trainable_variables if "int" in weight.dtype]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", RECURRENT)
 def test_dropout_within_a_wrapped_layer_is_drawn_anew_and_reproducibly(kind):
     x = X.reshape(32, 6, 18)
@@ -327,7 +322,6 @@ MIRRORED = textwrap.dedent("""
 """)
 
 
-@pytest.mark.slow
 def test_everything_at_once_under_a_mirrored_strategy():
     done = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,8 @@ from tfopt.quantization import quantize_aware, strip
 from tfopt.quantization.layers import QuantizeAware
 from tfopt.quantization.rounded_offset import RoundedOffset
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = np.random.default_rng(0).normal(0, [1, 0.03, 0.01, 0.1], (64, 8, 8, 4)).astype(np.float32)
 
 

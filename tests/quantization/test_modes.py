@@ -41,6 +41,7 @@ def operators(path: Path, name: str) -> list[Operator]:
     return [operator for operator in read_tflite(path).operators if operator.name == name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "minimum_sqnr_db", "weights", "activations"),
     [
@@ -141,6 +142,7 @@ def test_learned_ranges_start_at_the_data_and_follow_the_loss(tmp_path: Path) ->
     assert artifact.verification["max_lsb"] <= 1.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["percentile", "mse", "entropy"])
 def test_searched_ranges_lie_within_what_was_reached(method: str) -> None:
     widest = quantize_aware(model(), calibration=SAMPLES)

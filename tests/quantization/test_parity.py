@@ -17,6 +17,8 @@ from tfopt.export.tflite import export_tflite
 from tfopt.export.tflite_runtime import run_tflite
 from tfopt.quantization import quantize_aware
 
+pytestmark = pytest.mark.slow
+
 CASES: dict[str, Callable[[Any], Any]] = {}
 PAIRS: dict[str, Callable[[Any, Any], Any]] = {
     "add": lambda x, z: layers.Add()([x, z]),
@@ -359,7 +361,6 @@ def test_layers_differ_by_at_most_one_lsb(name: str, layers_lsb: dict[str, float
     assert layers_lsb[name] <= (3.001 if name in COMPOSITES else 1.001)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for cases in OPERATIONS_OF_KERAS for name in cases])
 def test_operations_of_keras_differ_by_at_most_one_lsb(name: str, operations_lsb: dict[str, float]) -> None:
     assert operations_lsb[name] <= 1.001

@@ -250,6 +250,7 @@ def trained(tmp_path_factory):
     return model, data, model.predict(data, verbose=0), path
 
 
+@pytest.mark.slow
 def test_saved_model_loads_with_the_same_outputs_ranges_and_optimizer(trained):
     model, data, expected, path = trained
     loaded = keras.saving.load_model(path)

@@ -14,6 +14,8 @@ from tfopt.errors import DataError, ModelError
 from tfopt.quantization import is_quantize_aware, quantize_aware
 from tfopt.quantization.layers import FakeQuantize, QuantizeAware
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = np.random.default_rng(0).normal(size=(40, 6, 6, 3)).astype(np.float32)
 LABELS = np.random.default_rng(1).integers(0, 3, 40)
 
@@ -331,7 +333,6 @@ MIRRORED = textwrap.dedent("""
 """)
 
 
-@pytest.mark.slow
 def test_fit_works_under_a_mirrored_strategy():
     done = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

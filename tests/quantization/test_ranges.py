@@ -84,6 +84,7 @@ def test_new_calibration_replaces_the_old_one():
     assert float(grid.maxima[0]) == pytest.approx(SAMPLES.max())
 
 
+@pytest.mark.slow
 def test_each_method_sets_the_range_its_search_finds(values):
     for method in RANGE_METHODS:
         aware = quantize_aware(small_model())
@@ -104,6 +105,7 @@ def test_each_method_sets_the_range_its_search_finds(values):
         np.testing.assert_allclose(union, [grid.minima.numpy().min(), grid.maxima.numpy().max()])
 
 
+@pytest.mark.slow
 def test_searched_ranges_leave_outliers_out():
     samples = np.tile(SAMPLES, (8, 1, 1, 1))  # one value in 60,000 is then below 0.005 %
     samples[3, 0, 0, 0] = 200.0

@@ -9,6 +9,8 @@ from tfopt.errors import ConfigError, DataError, ModelError
 from tfopt.quantization import quantize_aware
 from tfopt.quantization.sensitivity import Sensitivity, SensitivityRow, sensitivity
 
+pytestmark = pytest.mark.slow
+
 X = np.random.default_rng(0).normal(size=(96, 8, 8, 3)).astype(np.float32)
 
 
@@ -80,7 +82,6 @@ def test_the_worst_comes_first(result):
     assert ratios[0] < ratios[2] - 9
 
 
-@pytest.mark.slow
 def test_all_layers_together_are_the_quantize_aware_model(model, result):
     assert result.sqnr_db == pytest.approx(measured_sqnr_db(model), abs=1e-3)
 
@@ -106,7 +107,6 @@ def test_the_model_with_the_suggestion_reaches_what_was_predicted(model, result)
     assert measured_sqnr_db(model, names) >= result.predicted_sqnr_db(names) - 1
 
 
-@pytest.mark.slow
 def test_the_drop_is_that_of_the_metric(model, targets, result):
     assert all(row.metric_drop >= 0 for row in result.rows)  # the float model gave the targets
     one_hot = sensitivity(model, (X, np.eye(4)[targets]), samples=48)

@@ -57,6 +57,7 @@ def test_shared_layers_count_once() -> None:
     assert size_bytes(keras.Model(x, shared(shared(x)))) == 4 * (16 + 4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("conversion_in_this_process")
 def test_a_file_is_as_large(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).normal(size=(16, 8, 8, 4)).astype("float32")

@@ -100,6 +100,7 @@ def test_a_second_model_joins_the_first(model: keras.Model, tmp_path: Path) -> N
     assert second.verification["warmup_requests"] == 2  # as many as the file that is there allows
 
 
+@pytest.mark.slow
 def test_each_version_has_its_own_batching_and_the_server_that_of_the_largest(
     model: keras.Model, tmp_path: Path
 ) -> None:

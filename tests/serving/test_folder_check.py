@@ -42,6 +42,7 @@ def edit(name: str, old: str, new: str) -> Callable[[Path], None]:
     return apply
 
 
+@pytest.mark.slow
 def test_what_was_exported_is_right(exported: Path) -> None:
     checked = check_serving_folder(exported)
     assert [(one.model, one.version, one.is_served, one.labels) for one in checked.versions] == [

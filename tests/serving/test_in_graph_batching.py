@@ -71,6 +71,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[keras.Model, 
     return found
 
 
+@pytest.mark.slow
 def test_no_caller_gets_the_answer_of_another(models: list[tuple[keras.Model, Any]]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (CALLERS, 8, 8, 3)).astype(np.uint8)
     pixels = (images / 255).astype(np.float32)

@@ -26,6 +26,7 @@ def version(tmp_path: Path) -> Path:
     return export_serving(model, tmp_path, name="m", batching=SMALL, data=data, image_bytes=ImageBytes()).path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(2,), (1, 2, 8), (4,)])
 def test_the_folder_is_as_if_exported_so(version: Path, sizes: tuple[int, ...]) -> None:
     wanted = BatchingParameters(max_batch_size=sizes[-1], allowed_batch_sizes=sizes, num_batch_threads=3)
@@ -49,6 +50,7 @@ def test_the_folder_is_as_if_exported_so(version: Path, sizes: tuple[int, ...]) 
     assert server == wanted
 
 
+@pytest.mark.slow
 def test_the_server_keeps_the_sizes_that_other_versions_need(version: Path) -> None:
     model = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(1)])
     export_serving(model, version.parent.parent, name="other")

@@ -102,6 +102,7 @@ def test_subclassed_model_is_refused():
         costs(model)
 
 
+@pytest.mark.slow
 def test_mobilenet_v2_costs_what_its_paper_says():
     model = keras.applications.MobileNetV2(weights=None)
     found = costs(model)

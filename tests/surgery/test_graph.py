@@ -343,6 +343,7 @@ def test_functional_model_with_a_constructor_of_its_own_is_read():
     assert_equal_outputs(nesting, rebuild(read_graph(nesting)), x)
 
 
+@pytest.mark.slow
 def test_deep_model():
     x = y = keras.Input((3,))
     for _ in range(150):
@@ -353,6 +354,7 @@ def test_deep_model():
     assert_equal_outputs(deep, rebuild(graph), np.ones((2, 3), np.float32))
 
 
+@pytest.mark.slow
 def test_mobilenet_v2():
     keras.utils.set_random_seed(0)
     original = keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None)

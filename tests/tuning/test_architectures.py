@@ -42,6 +42,7 @@ def test_an_inverted_residual_is_added_where_shapes_allow() -> None:
     assert kinds(wider).count("Add") == 2
 
 
+@pytest.mark.slow
 def test_a_network_of_the_space_learns() -> None:
     keras.utils.set_random_seed(0)
     x = np.random.default_rng(0).normal(size=(128, 16, 16, 1)).astype("float32")

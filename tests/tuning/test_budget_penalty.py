@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ def logged(**changed) -> dict[str, list[float]]:
     return model.fit(x, x, validation_data=(x, 2 * x), epochs=2, verbose=0, callbacks=[callback]).history
 
 
+@pytest.mark.slow
 def test_both_values_are_logged_for_each_epoch() -> None:
     history = logged()
     assert history["budget_used"] == [2.0, 1.0]

@@ -13,6 +13,8 @@ from tfopt.quantization import is_quantize_aware
 from tfopt.tuning import CompressionResult, compress
 from tfopt.tuning.compression_cost import estimated_figures
 
+pytestmark = pytest.mark.slow
+
 layers = keras.layers
 X = np.random.default_rng(0).normal(size=(256, 8)).astype("float32")
 Y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
@@ -56,7 +58,6 @@ def test_the_best_that_keeps_the_budget_comes_first_with_its_model(trained) -> N
     assert lines[-1] == f"The given model has val_accuracy {result.original_score:.4f}. Budget: size: 12%."
 
 
-@pytest.mark.slow
 def test_a_search_goes_on_where_it_was(trained, tmp_path: Path) -> None:
     known = {row.number: row for row in found(trained, trials=2, folder=tmp_path).rows}
     again = found(trained, folder=tmp_path)
@@ -73,7 +74,6 @@ def test_the_closest_is_told_where_none_keeps_the_budget(trained) -> None:
     assert str(result).endswith("Budget: size: 1%. No trial keeps it: allow more, or search on with more trials.")
 
 
-@pytest.mark.slow
 def test_datasets_are_taken(trained) -> None:
     batches = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(64).batch(32)
     result = found(trained, train=batches, validation=batches, budget="download: 50%", trials=1)
@@ -81,7 +81,6 @@ def test_datasets_are_taken(trained) -> None:
     assert "sparsity" in result.rows[0].values
 
 
-@pytest.mark.slow
 def test_hyperband_finds_what_keeps_the_budget(trained) -> None:
     groups = {"hidden": "hidden", "rest": ".*"}
     result = found(trained, search="hyperband", budget="download: 25%", epochs=3, groups=groups)
@@ -89,7 +88,6 @@ def test_hyperband_finds_what_keeps_the_budget(trained) -> None:
     assert result.best.score > 0.6
 
 
-@pytest.mark.slow
 def test_a_constrained_search_is_near_the_given_models_score(trained) -> None:
     """The given network is much larger than the task needs, so a third of it loses little."""
     result = found(trained, search="bayesian", trials=10, epochs=4)

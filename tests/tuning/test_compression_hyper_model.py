@@ -12,6 +12,8 @@ from tfopt.errors import ConfigError, ModelError
 from tfopt.quantization import coverage, is_quantize_aware, quantize_aware
 from tfopt.tuning import CompressionHyperModel
 
+pytestmark = pytest.mark.slow
+
 layers = keras.layers
 X = np.random.default_rng(0).normal(size=(96, 8)).astype("float32")
 Y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
@@ -132,7 +134,6 @@ def test_the_given_models_score_is_its_own() -> None:
     assert not given.compiled
 
 
-@pytest.mark.slow
 def test_any_tuner_takes_it(tmp_path) -> None:
     found = hyper_model(techniques=["channels"])
     tuner = keras_tuner.RandomSearch(

@@ -59,6 +59,7 @@ def test_wide_layers_take_longer() -> None:
     assert wide > 4 * narrow
 
 
+@pytest.mark.slow
 def test_names_and_weights_do_not_matter_and_shapes_do(exports: list[keras.Model]) -> None:
     table = LatencyTable(quantization="none")
     table.predict_ms(network(16))
@@ -79,6 +80,7 @@ def test_branches_sums_and_what_is_read_twice() -> None:
     assert len(table) == 4
 
 
+@pytest.mark.slow
 def test_a_table_is_kept(tmp_path: Path, exports: list[keras.Model]) -> None:
     file = tmp_path / "table.json"
     first = LatencyTable(file, quantization="none").predict_ms(network(16))
@@ -104,6 +106,7 @@ def test_a_subclassed_model_is_refused() -> None:
         LatencyTable().predict_ms(Opaque())
 
 
+@pytest.mark.slow
 def test_the_sum_is_near_the_whole(tmp_path: Path) -> None:
     """Within the factor that the operator times are documented with, and a wide margin for a busy machine."""
     model = network(64, 64, 64)

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +36,7 @@ def fitted(stopping: MedianStopping) -> int:
     return len(model.fit(np.ones((8, 1)), np.ones(8), epochs=4, verbose=0, callbacks=[stopping]).epoch)
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_behind_ends() -> None:
     behind = MedianStopping("loss", "min", [[-1.0] * 4] * 3, fewest=3)
     assert fitted(behind) == 1

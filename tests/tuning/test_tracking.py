@@ -29,6 +29,7 @@ def found(tracking: str | Path, folder: Path, trials: int = 2) -> Any:
     return tune(build, data, data, search="random", trials=trials, epochs=2, tracking=tracking, folder=folder)
 
 
+@pytest.mark.slow
 def test_tensorboard_has_each_trial_once(tmp_path: Path) -> None:
     found(tmp_path / "board", tmp_path / "search", trials=1)
     result = found(tmp_path / "board", tmp_path / "search")

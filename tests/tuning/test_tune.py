@@ -51,6 +51,7 @@ def test_the_same_seed_finds_the_same() -> None:
     assert found(seed=3).rows == found(seed=3).rows
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
     first = found(trials=2, folder=tmp_path)
     built = []
@@ -66,6 +67,7 @@ def test_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len([values for values in built if values]) <= 4  # two trials, and the look at the space of values
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_behind_is_given_up() -> None:
     rates = iter([0.05, 0.05, 0.05, 1e-6])
 
@@ -93,6 +95,7 @@ def test_models_that_are_too_large_are_passed_over() -> None:
         found(max_parameters=1)
 
 
+@pytest.mark.slow
 def test_a_dataset_and_a_metric_of_known_direction_are_taken() -> None:
     x, y = data()
 

@@ -3,42 +3,48 @@
 1. Post-training int8.
 2. Where it loses too much: the layers whose rounding costs most stay in float; then quantization-aware training.
 3. Where the budget is not kept: the target's other presets, since int8 is not always faster.
-4. Fewer channels: as few as the budget asks for by measurement, with the preset that needs to lose fewest, trained
-   with the original as teacher, and quantized by the same steps.
-5. Where that loses too much: half as many channels are removed, so that what the budget costs is seen.
+4. A smaller network, by each way that may keep the budget in turn (`reductions`): as small as the budget asks for by
+   measurement, with the preset that needs it least, trained with the original as teacher, quantized by the same steps.
+5. Where all of them lose too much: half as much of the one that loses least, so that what the budget costs is seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from tfopt.budget import Budget
 from tfopt.errors import ConfigError, ModelError
-from tfopt.optimization.preparation import remove_channels
+from tfopt.optimization.preparation import untrained
+from tfopt.optimization.reductions import Reduction
 from tfopt.optimization.result import Candidate
 from tfopt.optimization.trials import Trials
 from tfopt.quantization import sensitivity
-from tfopt.recipe import ChannelPruning, FineTuning, Quantization, Recipe
+from tfopt.recipe import FineTuning, Quantization, Recipe
 
 __all__ = ["climb"]
 
 FLOAT_LAYERS = (1, 2, 4)
 """How many layers stay in float, one after the other."""
 STEPS_PER_WHOLE = 20
-"""The operations that remain are searched for in steps of 5 %."""
+"""What remains is searched for in steps of 5 %."""
 TO_SPARE = 0.95
 """Of the budget, in the search: a latency differs by some percent the next time."""
 
 
 def climb(
-    trials: Trials, start: Recipe, *, pruning: ChannelPruning | None, training: FineTuning | None, budget: Budget | None
+    trials: Trials,
+    start: Recipe,
+    *,
+    reductions: Sequence[Reduction],
+    training: FineTuning | None,
+    budget: Budget | None,
 ) -> tuple[str, ...]:
     """Tries recipes until one is good enough.
 
     Args:
         trials: where candidates are made; it has the float model's.
         start: what all recipes have in common.
-        pruning: how channels are removed (whatever its `flops`), or None for never.
+        reductions: how the network may be made smaller, in the order in which it is tried.
         training: the quantization-aware fine-tuning, or None for never.
         budget: what the model may cost.
 
@@ -49,35 +55,33 @@ def climb(
     recipes = [start.model_copy(update={"quantization": preset}) for preset in trials.target.presets]
     firsts: list[Candidate] = []
     for recipe in recipes if budget else recipes[:1]:
-        firsts.append(ladder.unpruned(recipe))
+        firsts.append(ladder.unreduced(recipe))
         if ladder.is_good(firsts[-1]):
             return ()
     if budget is None:
         return (f"quantization alone loses more than {trials.max_drop:g}, whatever was tried.",)
-    if pruning is None:
-        return (f"without fewer channels the budget '{budget.text}' is not kept, and removing them needs training.",)
+    if not reductions:
+        return (f"the budget '{budget.text}' takes a smaller network, and making one needs training (epochs).",)
     accurate = [recipe for recipe, first in zip(recipes, firsts, strict=True) if first.is_within(trials.max_drop)]
-    try:
-        searches = [(*ladder.flops_for_budget(recipe, pruning), recipe) for recipe in accurate or recipes]
-    except ModelError as error:
-        return (f"fewer channels are not to be had. {error}",)
-    # The preset that is fastest with all channels need not be with few: whichever leaves most of them.
-    flops, _, start = max(searches, key=lambda found: found[0] or 0.0)
-    if flops is None:
-        least = min(least for _, least, _ in searches)
-        return (f"with the fewest channels the network still took {least:.0%} of the budget '{budget.text}'.",)
-    best = ladder.pruned(start, pruning.model_copy(update={"flops": flops}))
-    if ladder.is_good(best):
-        return ()
-    milder = round((1 + flops) / 2 * STEPS_PER_WHOLE) / STEPS_PER_WHOLE
-    if flops < milder < 1:
-        ladder.pruned(start, pruning.model_copy(update={"flops": milder}))
-    if ladder.keeps_budget(best):
-        return (
-            f"the budget '{budget.text}' leaves {flops:.0%} of the operations, and with so few the network lost "
-            f"{best.drop or 0:+.4f} after its training. Train longer (epochs), or allow more.",
-        )
-    return (f"the trained file took {best.used(budget, trials.baseline):.0%} of the budget '{budget.text}'.",)
+    obstacles, lossy = list[str](), list[tuple[Candidate, Reduction, float]]()
+    for reduction in reductions:
+        found = ladder.smallest_loss(reduction, accurate or recipes)
+        if isinstance(found, str):
+            obstacles.append(found)
+            continue
+        recipe, remains = found
+        best = ladder.reduced(recipe, reduction, remains)
+        if ladder.is_good(best):
+            return ()
+        obstacles.append(ladder.obstacle(reduction, remains, best))
+        if ladder.keeps_budget(best):
+            lossy.append((best, reduction, remains))
+    if lossy:
+        best, reduction, remains = min(lossy, key=lambda one: one[0].drop or 0.0)
+        milder = round((1 + remains) / 2 * STEPS_PER_WHOLE) / STEPS_PER_WHOLE
+        if remains < milder < 1:
+            ladder.reduced(start.model_copy(update={"quantization": best.recipe.quantization}), reduction, milder)
+    return tuple(obstacles)
 
 
 class _Ladder:
@@ -112,34 +116,65 @@ class _Ladder:
             return self.trials.attempt(f"{prefix}{name} quantization-aware", aware)
         return candidate
 
-    def unpruned(self, recipe: Recipe) -> Candidate:
-        """With all channels."""
+    def unreduced(self, recipe: Recipe) -> Candidate:
+        """The network as it is."""
         return self.trials.baseline if recipe.quantization == "none" else self.quantized("", recipe)
 
-    def pruned(self, start: Recipe, pruning: ChannelPruning) -> Candidate:
-        """The same with fewer channels."""
-        return self.quantized(f"{pruning.flops:.0%} of FLOPs, ", start.model_copy(update={"channel_pruning": pruning}))
+    def reduced(self, start: Recipe, reduction: Reduction, remains: float) -> Candidate:
+        """The same of a smaller one."""
+        return self.quantized(f"{reduction.label(remains)}, ", reduction.apply(start, remains))
 
-    def flops_for_budget(self, start: Recipe, pruning: ChannelPruning) -> tuple[float | None, float]:
-        """The largest fraction of the operations with which the budget is kept, by measuring untrained files.
+    def smallest_loss(self, reduction: Reduction, recipes: Sequence[Recipe]) -> tuple[Recipe, float] | str:
+        """The recipe with which most of the network may remain, and how much; or why there is none."""
+        try:
+            searches = [(*self._most_within_budget(reduction, recipe), recipe) for recipe in recipes]
+        except ModelError as error:
+            return f"{reduction.what} cannot be had. {error}"
+        # The preset that is fastest with the whole network need not be with a small one.
+        remains, _, recipe = max(searches, key=lambda found: found[0] or 0.0)
+        if remains is not None:
+            return recipe, remains
+        least = min(least for _, least, _ in searches)
+        if least == float("inf"):
+            return f"{reduction.what} cannot be had: the network has nothing that would go."
+        return f"{reduction.what}: as far as they go, {least:.0%} of the budget '{self._budget.text}' was still taken."
+
+    def obstacle(self, reduction: Reduction, remains: float, best: Candidate) -> str:
+        """Why a trained smaller network is not good enough."""
+        if self.keeps_budget(best):
+            return (
+                f"{reduction.what}: the budget '{self._budget.text}' leaves {reduction.label(remains)}, and with so "
+                f"little the network lost {best.drop or 0:+.4f} after its training. Train longer (epochs), or allow "
+                "more."
+            )
+        used = best.used(self._budget, self.trials.baseline)
+        return f"{reduction.what}: the trained file took {used:.0%} of the budget '{self._budget.text}'."
+
+    @property
+    def _budget(self) -> Budget:
+        assert self.budget is not None  # nothing is made smaller without one
+        return self.budget
+
+    def _most_within_budget(self, reduction: Reduction, start: Recipe) -> tuple[float | None, float]:
+        """The largest fraction of the network that keeps the budget, by measuring untrained files.
 
         Returns:
             The fraction, or None where there is none; and how much of the budget the cheapest network takes.
 
         Raises:
-            ModelError: if no channel of the model may go.
+            ModelError: if the network has nothing that may go.
         """
-        assert self.budget is not None  # nothing is removed without one
-        budget, baseline = self.budget, self.trials.baseline.figures
+        budget, baseline = self._budget, self.trials.baseline.figures
         assert baseline is not None  # the float model has a file
         taken: list[float] = []
 
-        def fits(flops: float) -> bool | None:
+        def fits(remains: float) -> bool | None:
+            recipe = reduction.apply(start, remains)
             try:
-                smaller = remove_channels(self.trials.model, pruning.model_copy(update={"flops": flops}))
-            except ConfigError:  # so few operations cannot be had
+                smaller = untrained(self.trials.model, recipe)
+            except ConfigError:  # so little cannot be had
                 return None
-            found = budget.used(self.trials.trial_figures(smaller, start), baseline)
+            found = budget.used(self.trials.trial_figures(smaller, recipe), baseline)
             taken.append(float("inf") if found is None else found)
             return taken[-1] <= TO_SPARE
 
@@ -148,10 +183,9 @@ class _Ladder:
             return [_largest(fractions, fits), min(taken, default=float("inf"))]
 
         found = self.trials.kept(
-            f"flops_for_budget_{start.quantization}",
+            f"remains_{reduction.of.replace(' ', '_')}_{start.quantization}",
             budget.text,
-            start.to_yaml(),
-            pruning.model_dump_json(),
+            reduction.apply(start, 0.5).to_yaml(),
             compute=search,
         )
         return found[0], found[1]

@@ -27,7 +27,7 @@ from tfopt.budget import Figures
 from tfopt.data import check_samples
 from tfopt.errors import DataError, ExportError
 from tfopt.export.signature import input_names
-from tfopt.optimization.preparation import prune, quantize
+from tfopt.optimization.preparation import quantize, reduce
 from tfopt.optimization.result import Candidate
 from tfopt.optimization.samples import LabelledSamples
 from tfopt.optimization.targets import Target
@@ -85,12 +85,12 @@ class Trials:
 
     def float_model(self, recipe: Recipe) -> keras.Model:
         """The model after the part of the recipe that comes before the quantization."""
-        if recipe.channel_pruning is None:
+        if not recipe.makes_smaller:
             return self.model
         part = recipe.model_copy(update={"quantization": "none", "layers": {}, "fine_tuning": None})
         return self._kept_model(
-            self._key("pruned", part.to_yaml()),
-            lambda: prune(self.model, part, self.train.x, self.train.y, loss=self.loss, verbose=self.verbose),
+            self._key("reduced", part.to_yaml()),
+            lambda: reduce(self.model, part, self.train.x, self.train.y, loss=self.loss, verbose=self.verbose),
         )
 
     def prepared(self, recipe: Recipe) -> keras.Model:

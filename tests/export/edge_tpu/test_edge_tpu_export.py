@@ -63,6 +63,7 @@ def test_a_model_that_needs_nothing_stays_as_it_is() -> None:
     assert rewrite_for_edge_tpu(model) is model
 
 
+@pytest.mark.slow
 def test_the_file_maps_whole_where_the_plain_one_does_not(artifact: Artifact, tmp_path: Path) -> None:
     plain = tfopt.export_tflite(leaky(), tmp_path / "plain.tflite", "int8", calibration=IMAGES)
     assert not predict(plain).is_fully_mapped
@@ -85,6 +86,7 @@ def test_what_stays_on_the_cpu_is_recorded_by_layer(tmp_path: Path) -> None:
     assert any("layer `bend" in reason for reason in found["on_cpu"].values())
 
 
+@pytest.mark.slow
 def test_a_quantize_aware_model_keeps_its_layers_and_dense_kernels_may_have_one_scale(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(4, name="scores")])
     aware = tfopt.quantize_aware(model, calibration=IMAGES)
@@ -94,6 +96,7 @@ def test_a_quantize_aware_model_keeps_its_layers_and_dense_kernels_may_have_one_
     assert len(dense.inputs[1].scales) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained_for_it", [False, True])
 def test_uint8_tensors_hold_the_same_values_and_the_edge_tpu_converts_them(
     trained_for_it: bool, tmp_path: Path
@@ -142,6 +145,7 @@ def test_the_compilers_verdict_counts_where_it_is_installed(tmp_path: Path, monk
     assert (tmp_path / "model_edgetpu.tflite").read_bytes() == b"compiled"
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path, compiled: Path) -> None:
         raise ExportError("edgetpu_compiler crashed (SIGSEGV)")

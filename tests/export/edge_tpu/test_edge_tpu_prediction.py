@@ -85,6 +85,7 @@ def test_without_a_record_operators_are_told_by_what_they_write(interrupted, tmp
     assert "it comes after LEAKY_RELU, which runs on the CPU" in prediction.operators[2].reason
 
 
+@pytest.mark.slow
 def test_operators_with_one_reason_share_a_line(exported):
     image = hidden = keras.Input((4, 4, 2))
     for number in range(6):
@@ -106,6 +107,7 @@ def test_an_artifact_is_taken_and_a_file_that_changed_is_not(interrupted, tmp_pa
         predict(changed)
 
 
+@pytest.mark.slow
 def test_supported_networks_map_whole(exported):
     image = keras.Input((16, 16, 4))
     hidden = layers.Conv2D(8, 3, padding="same", activation="swish")(image)

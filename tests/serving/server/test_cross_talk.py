@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tfopt.serving.batching import BatchingParameters
 from tfopt.serving.server.model_store import ModelStore
@@ -16,6 +17,7 @@ REQUESTS = 12
 FACTORS = {("a", 1): 2.0, ("a", 2): 3.0, ("b", 1): 5.0}
 
 
+@pytest.mark.slow
 def test_every_answer_is_that_of_its_own_request(tmp_path: Path, write_affine: Callable[..., None]) -> None:
     for (name, version), factor in FACTORS.items():
         write_affine(tmp_path / ("b" if name == "b" else f"later{version}") / str(version), factor=factor)

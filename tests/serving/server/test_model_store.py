@@ -22,6 +22,8 @@ from tfopt.serving.server.model_store import ModelStore, State, VersionStatus
 from tfopt.serving.server.request_error import Code, RequestError
 from tfopt.serving.server.served_model import ServedModel
 
+pytestmark = pytest.mark.slow
+
 BATCHING = BatchingParameters(num_batch_threads=2, max_enqueued_batches=100)
 X = np.ones((1, 3), np.float32)
 

@@ -147,6 +147,7 @@ def grpc_request(x: Any, *, model: str = "scale", **spec: Any) -> predict_pb2.Pr
 ROW = np.array([[1, 2]], np.float32)
 
 
+@pytest.mark.slow
 def test_it_says_what_it_serves_and_what_it_is_not(server: Started) -> None:
     lines = server.told.splitlines()
     assert lines[0] == "tfopt serve: TF Serving compatible, for development and tests; not TF Serving"
@@ -309,6 +310,7 @@ def test_ten_thousand_open_connections_are_answered_or_refused_in_words(server: 
     assert server.predict("scale", {"instances": [[1.0, 2.0]]}).json() == {"predictions": [[2.0, 4.0]]}
 
 
+@pytest.mark.slow
 def test_a_new_version_takes_over_without_a_lost_request(server: Started, folder: Path) -> None:
     write_version(folder / "swapped", 1, 1.0)
     url = f"http://{server.rest}/v1/models/swapped"

@@ -17,6 +17,7 @@ LARGEST = BatchingParameters(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("handling_ms", "dispatch_ms"), [(0.1, 0.8), (0.3, 0.05)])
 def test_what_was_put_in_is_found(handling_ms: float, dispatch_ms: float) -> None:
     outside_ms = 1.5
