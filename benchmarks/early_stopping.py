@@ -4,7 +4,7 @@
 
 Both trainings of a seed have the same initial weights, order of samples, schedule (over all planned epochs) and
 held-out tenth of the training data, on which the stop is decided; accuracies are those on the test set. FOLDER holds
-fashion_mnist.npz, adult.data.gz and adult.test.gz.
+fashion_mnist.npz, adult.data.gz, adult.test.gz, banking77_train.csv.gz and banking77_test.csv.gz.
 
 Writes benchmarks/results/early_stopping.json; the data sets that were not asked for stay as they are.
 """
@@ -23,6 +23,8 @@ from typing import Any
 
 import keras
 import numpy as np
+from distillation_worker import banking77
+from scoreboard_sets import text_cnn
 
 from tfopt.benchmark.machine import this_machine
 from tfopt.callbacks import EarlyStopping, LearningRate
@@ -54,6 +56,13 @@ SETS: dict[str, Settings] = {
             "min_delta": 0.005,
             "relative_delta": True,
         },
+    },
+    "banking77": {
+        "network": "text",
+        "batch_size": 64,
+        "epochs": 40,
+        "schedule": {"kind": "step_decay", "peak": 4e-3, "factor": 0.1, "every_epochs": 10},
+        "stopping": {"monitor": "val_accuracy", "patience": 8, "min_delta": 0.001},
     },
 }
 NUMBERS = (0, 2, 4, 10, 11, 12)  # the columns of Adult that are numbers; the last column is the target
@@ -115,12 +124,22 @@ def cnn(shape: tuple[int, ...], classes: int) -> keras.Model:
     return keras.Sequential([keras.Input(shape), *layers])
 
 
-LOADERS: dict[str, Callable[[Path], ArrayDataset]] = {"fashion_mnist": fashion_mnist, "adult": adult}
+def text(shape: tuple[int, ...], classes: int) -> keras.Model:
+    scores = text_cnn(keras, shape, classes)
+    return keras.Model(scores.inputs, keras.layers.Softmax()(scores.output))
+
+
+NETWORKS = {"cnn": cnn, "mlp": mlp, "text": text}
+LOADERS: dict[str, Callable[[Path], ArrayDataset]] = {
+    "fashion_mnist": fashion_mnist,
+    "adult": adult,
+    "banking77": lambda folder: ArrayDataset(**banking77(folder)),
+}
 
 
 def build(settings: Settings, data: ArrayDataset) -> keras.Model:
     shape, classes = data.x_train.shape[1:], int(data.y_train.max()) + 1
-    return {"cnn": cnn, "mlp": mlp}[settings["network"]](shape, classes)
+    return NETWORKS[settings["network"]](shape, classes)
 
 
 def schedule_of(settings: Settings, steps: int) -> Schedule:

@@ -36,6 +36,9 @@ def render_optimize(results: dict[str, Any]) -> str:
         "thread. tfmot prunes to 80 % zeros and then trains quantization-aware, with as many epochs, batches and "
         "samples.",
     ]
+    again = [one["title"] for one in results["sets"].values() if one["tfopt"].get("recipe_gives_same_bytes")]
+    if again:
+        lines[-1] += f" The found recipe, run again, gave the same bytes: {', '.join(again)}."
     return "\n".join([*lines, "", measured(results, "optimize")])
 
 

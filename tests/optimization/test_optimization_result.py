@@ -42,10 +42,10 @@ def result(chosen: Candidate, *, held_back: float = 0.0, budget: str | None = No
 
 def test_the_table_has_what_is_left_and_what_was_not_measured() -> None:
     lines = str(result(candidate("int8", 0.004, UNTIMED))).splitlines()
-    assert lines[0].split() == ["top-1", "accuracy", "drop", "size", "latency", "FLOPs"]
-    assert lines[1].split() == ["float32", "0.9000", "+0.0000", "100%", "100%", "100%"]
+    assert lines[0].split() == ["top-1", "accuracy", "drop", "size", "download", "latency", "FLOPs"]
+    assert lines[1].split() == ["float32", "0.9000", "+0.0000", "100%", "100%", "100%", "100%"]
     assert lines[2].split() == ["refused", "no", "file"]
-    assert lines[3].split() == ["int8", "0.8960", "+0.0040", "25%", "not", "measured", "100%"]
+    assert lines[3].split() == ["int8", "0.8960", "+0.0040", "25%", "27%", "not", "measured", "100%"]
     assert lines[4:6] == ["refused: Of refused.", "int8: Of int8."]
     assert lines[-2] == (
         "On held-back data int8 loses +0.0000 (-0.0020 to +0.0020, 95 % interval of 500 samples): "

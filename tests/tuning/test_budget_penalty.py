@@ -25,6 +25,11 @@ def test_what_keeps_the_budget_beats_what_does_not_and_is_no_better(score, less,
 @given(scores, st.floats(1, 5), st.floats(0.001, 5), penalties)
 def test_the_penalty_grows_with_the_excess(score, used, more, penalty) -> None:
     assert penalized(score, used + more, penalty) < penalized(score, used, penalty)
+    assert penalized(score, used + more, penalty) >= score - penalty
+
+
+def test_near_the_budget_it_grows_by_the_penalty() -> None:
+    assert penalized(0.5, 1.001, penalty=2.0) == pytest.approx(0.5 - 2.0 * 0.001, abs=1e-5)
 
 
 def logged(**changed) -> dict[str, list[float]]:
@@ -41,6 +46,6 @@ def logged(**changed) -> dict[str, list[float]]:
 def test_both_values_are_logged_for_each_epoch() -> None:
     history = logged()
     assert history["budget_used"] == [2.0, 1.0]
-    assert history["val_objective"] == [-4.0 - 3.0, -4.0]
-    assert logged(direction="max")["val_objective"] == [4.0 - 3.0, 4.0]
+    assert history["val_objective"] == [-4.0 - 1.5, -4.0]
+    assert logged(direction="max")["val_objective"] == [4.0 - 1.5, 4.0]
     assert "val_objective" not in logged(monitor="absent")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidate", "Result"]
 
-SHOWN: tuple[Resource, ...] = ("size", "latency", "flops")
+SHOWN: tuple[Resource, ...] = ("size", "download", "latency", "flops")
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,13 @@ class Result:
         return tuple(lines)
 
     def __str__(self) -> str:
-        cells: list[tuple[str, ...]] = [("", self.report.metric or "score", "drop", "size", "latency", "FLOPs")]
+        titles = ("", self.report.metric or "score", "drop", "size", "download", "latency", "FLOPs")
+        cells: list[tuple[str, ...]] = [titles]
         baseline = self.candidates[0].figures
         for candidate in self.candidates:
             figures = candidate.figures
             if figures is None or baseline is None or candidate.score is None:
-                cells.append((candidate.name, "no file", "", "", "", ""))
+                cells.append((candidate.name, "no file", "", "", "", "", ""))
                 continue
             shares = [figures.share(resource, baseline) for resource in SHOWN]
             costs = ("not measured" if share is None else f"{share:.0%}" for share in shares)
@@ -123,7 +124,7 @@ class Result:
         reached = "" if self.is_reached else " It is the closest; what was asked for was not reached."
         return "\n".join(
             [
-                *aligned(cells, "<>>>>>"),
+                *aligned(cells, "<>>>>>>"),
                 *self.explanation(),
                 f"Chosen: {self.artifact.path} ({self.artifact.size_bytes:,} bytes).{reached}",
             ]

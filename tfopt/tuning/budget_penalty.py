@@ -16,24 +16,27 @@ USED = "budget_used"
 
 
 def penalized(score: float, used: float, penalty: float) -> float:
-    """The score, less a penalty that grows with how much the budget is exceeded: `score - penalty * max(0, used - 1)`.
+    """The score, less a penalty by the share of the model that would have to go: `score - penalty * (1 - 1 / used)`.
 
     Within the budget it is the score itself, so that what is saved beyond it earns nothing. With any penalty above 0
-    what is within the budget is better than what exceeds it and has no higher score.
+    what is within the budget is better than what exceeds it and has no higher score. No model loses more than the
+    whole penalty: where large models could, the differences between good ones would drown for a search that models the
+    objective.
 
     Args:
         score: the larger, the better.
         used: how much of the budget is taken: above 1 is too much.
-        penalty: what taking the whole budget once more costs, in units of the score.
+        penalty: what a model costs that is infinitely too large, in units of the score; one of twice the budget costs
+            half of it.
 
     Example:
         >>> penalized(0.9, used=0.8, penalty=1.0), penalized(0.9, used=1.25, penalty=1.0)
-        (0.9, 0.65)
+        (0.9, 0.7)
 
     References: Nocedal & Wright 2006, Numerical Optimization, section 17.2 (the exact penalty of an inequality);
-        Bender et al. 2020, arXiv:2008.06120 (TuNAS), where the excess is a fraction of the limit too.
+        Bender et al. 2020, arXiv:2008.06120 (TuNAS), where the excess is a fraction of the limit.
     """
-    return score - penalty * max(0.0, used - 1)
+    return score if used <= 1 else score - penalty * (1 - 1 / used)
 
 
 class BudgetPenalty(keras.callbacks.Callback):
@@ -53,7 +56,7 @@ class BudgetPenalty(keras.callbacks.Callback):
         >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
         >>> model.compile(keras.optimizers.SGD(0.0), "mse")
         >>> ones = keras.ops.ones((4, 1))
-        >>> penalty = BudgetPenalty("loss", "min", used=lambda: 1.5, penalty=2.0)
+        >>> penalty = BudgetPenalty("loss", "min", used=lambda: 2.0, penalty=2.0)
         >>> model.fit(ones, ones, verbose=0, callbacks=[penalty]).history["val_objective"]
         [-2.0]
     """

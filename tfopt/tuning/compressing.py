@@ -77,8 +77,8 @@ def compress(
         metric: the name of a Keras metric that is the score; by default the accuracy of a classifier, else the loss.
         direction: "min" or "max"; by default what is known of the metric.
         loss: of the training, as Keras's `compile` takes it; by default what fits the targets.
-        penalty: how much score taking the whole budget once more costs; by default the magnitude of the given model's
-            own score (1 where that is 0).
+        penalty: how much score a model loses that is infinitely too large, half of it one of twice the budget; by
+            default the magnitude of the given model's own score (1 where that is 0).
         folder: where trials are kept, with their weights; by default a new temporary folder. One that holds a search of
             another model, budget or space is refused.
         batch_size: of arrays.

@@ -79,7 +79,7 @@ class CompressionHyperModel(keras_tuner.HyperModel):
             default the accuracy of a classifier, else the loss.
         direction: "min" or "max"; by default what is known of the metric.
         loss: of the training, as Keras's `compile` takes it; by default what fits the targets.
-        penalty: how much score taking the whole budget once more costs, above 0.
+        penalty: how much score a model loses that is infinitely too large, above 0 (`budget_penalty`).
         cache: a folder for the teacher's answers, which trials then share; the training data must be arrays
             (`tfopt.Distiller`).
 
