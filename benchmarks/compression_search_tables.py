@@ -14,7 +14,7 @@ def render_compression_search(results: dict[str, Any]) -> str:
     settings = results["settings"]
     lines = [
         "| data | float, test | random: validation | bayesian: validation | random: test | bayesian: test "
-        "| trials within the budget: random | bayesian | seconds |",
+        "| trials within the budget: random | bayesian | CPU seconds |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for one in results["sets"].values():
@@ -22,7 +22,7 @@ def render_compression_search(results: dict[str, Any]) -> str:
         cells = [f"{mean(run['test_accuracy'] for run in runs):.2%}"]
         cells += [_best(runs, search, key) for key in ("score", "test_accuracy") for search in ("random", "bayesian")]
         cells += [_within(runs, search) for search in ("random", "bayesian")]
-        lines.append(f"| {one['title']} | {' | '.join(cells)} | {mean(run['seconds'] for run in runs):.0f} |")
+        lines.append(f"| {one['title']} | {' | '.join(cells)} | {mean(run['cpu_seconds'] for run in runs):.0f} |")
     first = next(iter(results["sets"].values()))
     lines += [
         "",
