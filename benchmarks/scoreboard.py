@@ -65,7 +65,8 @@ TOOLS = {
     "tfmot": Tool(("qat", "pruned", "pruned_qat"), packages=PEER),
     "converter": Tool(("float", "ptq"), ("keras", "tensorflow")),
     "ai_edge_quantizer": Tool(("ptq",), ("ai-edge-quantizer", "keras", "tensorflow")),
-    "mct": Tool(("ptq", "qat"), packages={"tensorflow": "2.15.1", "model-compression-toolkit": "2.6.1"}),
+    # The newest whose own TFLite target can be applied: 2.6.1 raises "An OpQuantizationConfig can't have both …".
+    "mct": Tool(("ptq", "qat"), packages={"tensorflow": "2.15.1", "model-compression-toolkit": "2.4.5"}),
     "neural_compressor": Tool(("ptq",), packages={"tensorflow": "2.19.1", "neural-compressor-tf": "3.10"}),
     "onnx_runtime": Tool(("ptq",), ("onnxruntime", "tf2onnx", "keras", "tensorflow")),
 }

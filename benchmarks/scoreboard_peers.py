@@ -75,7 +75,7 @@ def mct_arguments(task: Task) -> dict[str, Any]:
 
     return {
         "representative_data_gen": lambda: ([batch] for batch in calibration_batches(task)),
-        "target_platform_capabilities": mct.get_target_platform_capabilities("1.0", "tflite"),
+        "target_platform_capabilities": mct.get_target_platform_capabilities("tensorflow", "tflite"),
     }
 
 

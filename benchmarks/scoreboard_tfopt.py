@@ -32,9 +32,8 @@ def distilled(student: keras.Model, teacher: keras.Model, task: Task, stage: str
 
 
 def quantization_aware(task: Task) -> Row:
-    teacher = float_model(keras, task)
-    aware = tfopt.quantize_aware(teacher, calibration=task.data["calibration"])
-    return distilled(aware, teacher, task, "fine_tune", []) | export(aware, task)
+    aware = tfopt.quantize_aware(float_model(keras, task), calibration=task.data["calibration"])
+    return train(keras, aware, task, "fine_tune") | export(aware, task)
 
 
 def pruned(task: Task) -> Row:
