@@ -65,8 +65,9 @@ TOOLS = {
     "tfmot": Tool(("qat", "pruned", "pruned_qat"), packages=PEER),
     "converter": Tool(("float", "ptq"), ("keras", "tensorflow")),
     "ai_edge_quantizer": Tool(("ptq",), ("ai-edge-quantizer", "keras", "tensorflow")),
-    # The newest whose own TFLite target can be applied: 2.6.1 raises "An OpQuantizationConfig can't have both …".
-    "mct": Tool(("ptq", "qat"), packages={"tensorflow": "2.15.1", "model-compression-toolkit": "2.4.5"}),
+    # The newest whose TFLite target takes a network with Flatten: 2.4 to 2.6 raise "An OpQuantizationConfig can't
+    # have both enable_activation_quantization and quantization_preserving enabled."
+    "mct": Tool(("ptq", "qat"), packages={"tensorflow": "2.15.1", "model-compression-toolkit": "2.2.2"}),
     "neural_compressor": Tool(("ptq",), packages={"tensorflow": "2.19.1", "neural-compressor-tf": "3.10"}),
     "onnx_runtime": Tool(("ptq",), ("onnxruntime", "tf2onnx", "keras", "tensorflow")),
 }

@@ -103,8 +103,9 @@ class ScriptedTrials:
         whole = self.latency_of.get(recipe.quantization)
         return self.latency(flops) if whole is None else whole * flops
 
-    def kept(self, name: str, *parts: object, compute: Callable[[], Any]) -> Any:
-        return compute()
+    @property
+    def kept(self) -> Any:
+        return SimpleNamespace(value=lambda name, *parts, compute: compute())
 
 
 def remaining(recipe: Recipe) -> tuple[float, float]:

@@ -116,11 +116,11 @@ def test_a_value_is_computed_once(tmp_path: Path) -> None:
         calls.append(1)
         return [0.5, 0.25]
 
-    assert trials(tmp_path).kept("value", "a", compute=compute) == [0.5, 0.25]
-    assert trials(tmp_path).kept("value", "a", compute=compute) == [0.5, 0.25]
+    assert trials(tmp_path).kept.value("value", "a", compute=compute) == [0.5, 0.25]
+    assert trials(tmp_path).kept.value("value", "a", compute=compute) == [0.5, 0.25]
     assert len(calls) == 1
-    trials(tmp_path).kept("value", "b", compute=compute)
-    trials(tmp_path, model=model(seed=1)).kept("value", "b", compute=compute)
+    trials(tmp_path).kept.value("value", "b", compute=compute)
+    trials(tmp_path, model=model(seed=1)).kept.value("value", "b", compute=compute)
     assert len(calls) == 3
 
 

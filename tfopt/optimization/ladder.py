@@ -182,7 +182,7 @@ class _Ladder:
             fractions = [step / STEPS_PER_WHOLE for step in range(1, STEPS_PER_WHOLE)]
             return [_largest(fractions, fits), min(taken, default=float("inf"))]
 
-        found = self.trials.kept(
+        found = self.trials.kept.value(
             f"remains_{reduction.of.replace(' ', '_')}_{start.quantization}",
             budget.text,
             reduction.apply(start, 0.5).to_yaml(),

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -15,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfopt.artifact import Artifact, record_path, write_whole
+from tfopt.artifact import Artifact
 from tfopt.benchmark.candidates import candidates as measurable
 from tfopt.benchmark.candidates import gzip_bytes
 from tfopt.benchmark.loading import load_runner
@@ -31,6 +28,7 @@ from tfopt.optimization.preparation import quantize, reduce
 from tfopt.optimization.result import Candidate
 from tfopt.optimization.samples import LabelledSamples
 from tfopt.optimization.targets import Target
+from tfopt.optimization.trial_folder import TrialFolder, digest, remove
 from tfopt.recipe import Recipe
 from tfopt.surgery.flops import costs
 
@@ -67,6 +65,16 @@ class Trials:
     verbose: int = 0
     candidates: list[Candidate] = field(default_factory=list)
 
+    @cached_property
+    def kept(self) -> TrialFolder:
+        """What earlier runs made of the same model and data."""
+        weights = [weight.tobytes() for weight in self.model.get_weights()]
+        metric = getattr(self.metric, "__qualname__", str(self.metric))
+        # How it was compiled does not matter, and holds names that count up.
+        layers = {key: value for key, value in json.loads(self.model.to_json()).items() if key != "compile_config"}
+        settings = json.dumps([layers, metric, self.target.suffix, str(self.loss)]).encode()
+        return TrialFolder(self.folder, digest(settings, *weights, self.train.sha256(), self.validation.sha256()))
+
     @property
     def baseline(self) -> Candidate:
         """The float model's."""
@@ -78,7 +86,7 @@ class Trials:
         Raises:
             ExportError: if the float model cannot be exported; of others the refusal is their remark.
         """
-        key = self._key("candidate", recipe.to_yaml())
+        key = self.kept.key("candidate", recipe.to_yaml())
         candidate = self._found(name, recipe, key) or self._made(name, recipe, key)
         self.candidates.append(candidate)
         return candidate
@@ -88,9 +96,11 @@ class Trials:
         if not recipe.makes_smaller:
             return self.model
         part = recipe.model_copy(update={"quantization": "none", "layers": {}, "fine_tuning": None})
-        return self._kept_model(
-            self._key("reduced", part.to_yaml()),
-            lambda: reduce(self.model, part, self.train.x, self.train.y, loss=self.loss, verbose=self.verbose),
+        x, y = self.train.x, self.train.y
+        return self.kept.model(
+            "reduced",
+            part.to_yaml(),
+            make=lambda: reduce(self.model, part, x, y, loss=self.loss, verbose=self.verbose),
         )
 
     def prepared(self, recipe: Recipe) -> keras.Model:
@@ -101,7 +111,7 @@ class Trials:
             x, y = self.train.x, self.train.y
             return quantize(smaller, recipe, x, y, teacher=self.model, loss=self.loss, verbose=self.verbose)
 
-        return made() if recipe.fine_tuning is None else self._kept_model(self._key("trained", recipe.to_yaml()), made)
+        return made() if recipe.fine_tuning is None else self.kept.model("trained", recipe.to_yaml(), make=made)
 
     def figures(self, model: keras.Model, artifact: Artifact) -> Figures:
         """What a file costs.
@@ -127,23 +137,7 @@ class Trials:
             artifact = self.target.export(model, path, recipe, self.train.x, False)
             return self.figures(model, artifact)
         finally:
-            _remove(path)
-
-    def kept(self, name: str, *parts: object, compute: Callable[[], Any]) -> Any:
-        """A value of numbers and texts that was computed before, or now is.
-
-        Args:
-            name: of its file.
-            parts: what it depends on beside model and data.
-            compute: gives it.
-        """
-        path, key = self.folder / f"{name}.json", self._key(name, *map(str, parts))
-        known = _read_json(path)
-        if known.get("key") == key:
-            return known["value"]
-        value = compute()
-        _write_json(path, {"key": key, "value": value})
-        return value
+            remove(path)
 
     def predictions(self, artifact: Artifact, x: Any) -> list[np.ndarray]:
         """What a file says of samples."""
@@ -153,10 +147,10 @@ class Trials:
         return found
 
     def _made(self, name: str, recipe: Recipe, key: str) -> Candidate:
-        path = self.folder / f"{_file_name(name)}{self.target.suffix}"
-        fields: dict[str, Any] = {"key": key, "score": None, "figures": None, "refusal": None}
+        path = self.kept.file(name, self.target.suffix)
+        fields: dict[str, Any] = {"score": None, "figures": None, "refusal": None}
         artifact = None
-        _remove(path)
+        remove(path)
         try:
             artifact = self.target.export(self.prepared(recipe), path, recipe, self.train.x, True)
             fields["score"] = score(self.validation.y, self.predictions(artifact, self.validation.x), self.metric).value
@@ -167,12 +161,12 @@ class Trials:
             if not self.candidates:
                 raise
             fields["refusal"] = str(error)
-        _write_json(self._record(name), fields)
+        self.kept.note(name, key, fields)
         return self._candidate(name, recipe, artifact, fields)
 
     def _found(self, name: str, recipe: Recipe, key: str) -> Candidate | None:
-        fields = _read_json(self._record(name))
-        if fields.get("key") != key:
+        fields = self.kept.record(name, key)
+        if fields is None:
             return None
         if fields["refusal"]:
             return self._candidate(name, recipe, None, fields)
@@ -191,20 +185,6 @@ class Trials:
         verdict = "within" if drop <= self.max_drop else "more than"
         remark = f"It loses {drop:+.4f}, {verdict} the {self.max_drop:g} allowed."
         return Candidate(name, recipe, artifact, fields["score"], drop, figures, remark)
-
-    def _record(self, name: str) -> Path:
-        return self.folder / f"{_file_name(name)}.json"
-
-    def _kept_model(self, key: str, make: Callable[[], keras.Model]) -> keras.Model:
-        path = self.folder / f"{key[:16]}.keras"
-        if not path.exists():
-            made = make()
-            with write_whole(path) as temporary:
-                # Keras takes the format from the suffix, which a temporary name does not have.
-                made.save(temporary.with_suffix(".keras"))
-                temporary.with_suffix(".keras").rename(temporary)
-        # Read in any case, so that a run that goes on has the very same model.
-        return keras.models.load_model(path, compile=False)
 
     def _latency(self, artifact: Artifact) -> tuple[float, float]:
         """The median in ms, and as a share of the float model's, in turns with it."""
@@ -227,49 +207,3 @@ class Trials:
 
     def _by_name(self, x: Any) -> dict[str, np.ndarray]:
         return dict(zip(input_names(self.model), check_samples(x, self.model.inputs, what="validation"), strict=True))
-
-    def _key(self, *parts: str) -> str:
-        return _digest(self._origin, *(part.encode() for part in parts)).hex()
-
-    @cached_property
-    def _origin(self) -> bytes:
-        """The model, the data and how it is scored."""
-        weights = [weight.tobytes() for weight in self.model.get_weights()]
-        metric = getattr(self.metric, "__qualname__", str(self.metric))
-        # How it was compiled does not matter, and holds names that count up.
-        layers = {key: value for key, value in json.loads(self.model.to_json()).items() if key != "compile_config"}
-        settings = json.dumps([layers, metric, self.target.suffix, str(self.loss)]).encode()
-        return _digest(settings, *weights, self.train.sha256(), self.validation.sha256())
-
-
-def _digest(*parts: bytes) -> bytes:
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(len(part).to_bytes(8, "little") + part)
-    return found.digest()
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", name)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """What was written there; nothing where that cannot be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    with write_whole(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-
-
-def _remove(path: Path) -> None:
-    for one in (record_path(path), path):
-        if one.is_dir():
-            shutil.rmtree(one)
-        elif one.exists():
-            one.unlink()
