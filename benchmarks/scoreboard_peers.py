@@ -108,6 +108,10 @@ def mct_post_training(task: Task) -> Row:
     return found | {"export_seconds": found["export_seconds"] + quantization["export_seconds"]}
 
 
+class NothingTrainableError(RuntimeError):
+    """What is to be trained cannot be."""
+
+
 def mct_quantization_aware(task: Task) -> Row:
     import model_compression_toolkit as mct
     from tensorflow import keras
@@ -115,6 +119,8 @@ def mct_quantization_aware(task: Task) -> Row:
     aware, *_ = mct.qat.keras_quantization_aware_training_init_experimental(
         float_model(keras, task), **mct_arguments(task)
     )
+    if not aware.trainable_weights:
+        raise NothingTrainableError("its quantization-aware network has no trainable weights")
     found = train(keras, aware, task, "fine_tune")
     return found | mct_export(mct.qat.keras_quantization_aware_training_finalize_experimental(aware), task)
 
