@@ -197,4 +197,5 @@ def timing(task: dict[str, Any], data: dict[str, np.ndarray]) -> dict[str, Any]:
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
     dataset = DATA[given["data"]](Path(given["folder"]))
+    dataset |= {name: dataset[name][: given["samples"]] for name in ("x_train", "y_train")}
     print(json.dumps({"teacher": teacher, "student": student, "time": timing}[given["do"]](given, dataset)))

@@ -46,11 +46,16 @@ def render_distillation(results: dict[str, Any]) -> str:
     for name, one in sets.items():
         parameters = one["accuracy"]["alone"]["parameters"]
         lines.append(
-            f"- {name}: a teacher of {one['teacher']['parameters']:,} parameters and {one['teacher']['accuracy']:.2%}, "
+            f"- {name}{_samples(one)}: a teacher of {one['teacher']['parameters']:,} parameters and {one['teacher']['accuracy']:.2%}, "
             f"a student of {parameters:,}; {one['settings']['student']['epochs']} epochs, "
             f"{len(one['accuracy']['alone']['accuracies'])} seeds."
         )
     return "\n".join([*lines, "", measured(results, "distillation")])
+
+
+def _samples(one: dict[str, Any]) -> str:
+    samples = one["settings"].get("data", {}).get("samples")
+    return f", {samples:,} training samples" if samples else ""
 
 
 def render_early_stopping(results: dict[str, Any]) -> str:
