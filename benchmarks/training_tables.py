@@ -47,8 +47,8 @@ def render_distillation(results: dict[str, Any]) -> str:
         parameters = one["accuracy"]["alone"]["parameters"]
         lines.append(
             f"- {name}{_samples(one)}: a teacher of {one['teacher']['parameters']:,} parameters and "
-            f"{one['teacher']['accuracy']:.2%}, a student of {parameters:,}; {one['settings']['student']['epochs']} epochs, "
-            f"{len(one['accuracy']['alone']['accuracies'])} seeds."
+            f"{one['teacher']['accuracy']:.2%}, a student of {parameters:,}; "
+            f"{one['settings']['student']['epochs']} epochs, {len(one['accuracy']['alone']['accuracies'])} seeds."
         )
     return "\n".join([*lines, "", measured(results, "distillation")])
 
