@@ -34,8 +34,8 @@ Settings = dict[str, Any]
 SETTINGS: dict[str, dict[str, Settings]] = {
     "fashion_mnist": {
         "data": {"samples": 10_000},
-        "teacher": {"epochs": 10, "batch_size": 128, "learning_rate": 2e-3},
-        "student": {"epochs": 10, "batch_size": 128, "learning_rate": 4e-3},
+        "teacher": {"epochs": 15, "batch_size": 64, "learning_rate": 2e-3},
+        "student": {"epochs": 20, "batch_size": 64, "learning_rate": 4e-3},
     },
     "banking77": {
         "data": {"samples": None},
