@@ -27,7 +27,7 @@ from tfopt.export.tflite_file import read_tflite
 from tfopt.export.tflite_runtime import run_tflite
 
 layers = keras.layers
-pytestmark = pytest.mark.usefixtures("conversion_in_this_process")
+pytestmark = [pytest.mark.usefixtures("conversion_in_this_process"), pytest.mark.slow]
 
 X, Y = samples(96, seed=2)
 
@@ -67,7 +67,6 @@ class CalledStages:
         return counted
 
 
-@pytest.mark.slow
 def test_the_float_file_answers_and_leaves_as_keras(network, policy, files) -> None:
     answers, exits = EarlyExitRunner(files["none"].path).predict(X)
     expected, expected_exits = policy.decide(network.predict(X, verbose=0))
@@ -112,7 +111,6 @@ def test_another_policy_takes_the_place_of_the_recorded_one(network, policy, fil
         EarlyExitRunner(files["none"].path, policy=ExitPolicy(("a", "b"), (0.5,)))
 
 
-@pytest.mark.slow
 def test_no_weight_is_in_the_file_twice(network, files, tmp_path) -> None:
     whole = tfopt.export_tflite(network, tmp_path / "whole.tflite", "none", calibration=X)
 
@@ -140,7 +138,6 @@ def test_stages_are_timed(files) -> None:
     assert all(latency > 0 for latency in latencies)
 
 
-@pytest.mark.slow
 def test_mixed_precision_is_exported_in_float32(tmp_path) -> None:
     inputs = keras.Input((4,), name="x")
     hidden = layers.Dense(8, dtype="mixed_float16", name="hidden")(inputs)
@@ -156,7 +153,6 @@ def test_mixed_precision_is_exported_in_float32(tmp_path) -> None:
     export_early_exit_saved_model(network, tmp_path / "model", policy, data=x)
 
 
-@pytest.mark.slow
 def test_a_refused_stage_leaves_nothing_behind(network, policy, tmp_path, monkeypatch) -> None:
     def fail(*_args, **_options):
         raise ExportError("refused")
@@ -193,7 +189,6 @@ def test_a_file_without_its_record_is_refused(files, tmp_path) -> None:
         EarlyExitRunner(path)
 
 
-@pytest.mark.slow
 def test_merged_files_compute_what_each_does(tmp_path) -> None:
     models = {
         name: keras.Sequential([keras.Input((4,), name="x"), layers.Dense(units, name="y")])
@@ -216,7 +211,6 @@ def test_merged_files_compute_what_each_does(tmp_path) -> None:
         merge_tflite({"again": tmp_path / "both.tflite"})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["probability", "entropy"])
 def test_the_saved_model_answers_and_leaves_as_keras(network, tmp_path, kind) -> None:
     policy = choose_thresholds(network, X, Y, target="flops: 60%", confidence=kind)
@@ -231,7 +225,6 @@ def test_the_saved_model_answers_and_leaves_as_keras(network, tmp_path, kind) ->
             np.testing.assert_allclose(received["answer"], expected[start : start + size], atol=1e-5)
 
 
-@pytest.mark.slow
 def test_the_saved_model_of_logits(tmp_path) -> None:
     network = trained(softmax=False)
     policy = choose_thresholds(network, X, Y, target="flops: 60%")
@@ -247,7 +240,6 @@ class RefusesNegative(layers.Layer):
             return tf.identity(inputs)
 
 
-@pytest.mark.slow
 def test_the_saved_model_does_not_run_what_no_sample_needs(tmp_path) -> None:
     inputs = keras.Input((1,), name="x")
     sure = layers.Dense(1, activation="sigmoid", name="exit_1")
@@ -275,7 +267,6 @@ def test_a_saved_model_that_cannot_be_is_refused(network, policy, tmp_path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_a_saved_model_that_disagrees_is_not_written(network, policy, tmp_path, monkeypatch) -> None:
     module = import_module("tfopt.early_exit.export_saved_model")
     monkeypatch.setattr(module, "_confidence", lambda answer, policy: tf.zeros(tf.shape(answer)[:1]))

@@ -15,7 +15,7 @@ from tfopt.export.tflite_file import read_tflite
 from tfopt.export.tflite_runtime import run_tflite
 from tfopt.export.tflite_writer import pack_tflite, unpack_tflite
 
-pytestmark = pytest.mark.usefixtures("conversion_in_this_process")
+pytestmark = [pytest.mark.usefixtures("conversion_in_this_process"), pytest.mark.slow]
 
 STEPS = 24
 SAMPLES = np.random.default_rng(0).normal(size=(16, STEPS, 3)).astype(np.float32)
@@ -34,7 +34,6 @@ def plain(conversion_in_this_process: None, tmp_path_factory: pytest.TempPathFac
     return path
 
 
-@pytest.mark.slow
 def test_an_unrolled_lstm_is_much_smaller_and_computes_the_same(plain: Path, tmp_path: Path) -> None:
     small = tmp_path / "small.tflite"
     small.write_bytes(compacted(plain.read_bytes()))
@@ -65,7 +64,6 @@ def test_only_names_change(plain: Path, tmp_path: Path) -> None:
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.slow
 def test_exported_files_are_compact(plain: Path) -> None:
     model = keras.Sequential(
         [keras.Input((STEPS, 3), name="x"), layers.LSTM(8, name="lstm"), layers.Dense(2, name="y")]

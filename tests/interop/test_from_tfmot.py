@@ -19,7 +19,7 @@ sparsity, clustering, quantization = tfmot.sparsity.keras, tfmot.clustering.kera
 X, Y = images()
 LOSS = "sparse_categorical_crossentropy"
 # tf_keras and tfmot use what NumPy 2 and TensorFlow 2.21 will take away.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
 
 def fitted(model, callbacks=(), epochs=2):
@@ -55,7 +55,6 @@ def assert_same(old, new):
     np.testing.assert_allclose(new(X, training=False), old(X, training=False), atol=1e-5, rtol=0)
 
 
-@pytest.mark.slow
 def test_a_pruned_model_stays_pruned(pruned):
     migration = migrate(pruned)
     new = migration.model
@@ -87,7 +86,6 @@ def test_masks_that_are_not_applied_yet_are_applied(pruned):
         )
 
 
-@pytest.mark.slow
 def test_a_clustered_model_stays_clustered(clustered):
     migration = migrate(clustered)
     new = migration.model
@@ -105,7 +103,6 @@ def test_a_clustered_model_stays_clustered(clustered):
             assert np.unique(after[groups == value]).size == 1
 
 
-@pytest.mark.slow
 def test_a_recurrent_layer_stays_clustered():
     old = tf_keras.Sequential([L.Input((5, 6)), L.LSTM(8, name="memory"), L.Dense(3)])
     old = clustering.cluster_weights(
@@ -138,7 +135,6 @@ def tfmot_ranges(model):
     return {key: (ends["min"], ends["max"]) for key, ends in found.items()}
 
 
-@pytest.mark.slow
 def test_a_quantize_aware_model_stays_so(quantized):
     migration = migrate(quantized)
     aware, theirs = migration.model, tfmot_ranges(quantized)
@@ -164,7 +160,6 @@ def test_a_quantize_aware_model_stays_so(quantized):
     np.testing.assert_array_equal(floats.get_layer("depthwise").bias, old["depthwise"].bias)
 
 
-@pytest.mark.slow
 def test_ranges_move_no_faster_than_later(quantized):
     aware = from_tf_keras(quantized)
     before = ranges_of(aware)
@@ -177,14 +172,12 @@ def test_ranges_move_no_faster_than_later(quantized):
     assert high == pytest.approx(0.99 * before["image"][1] + 0.01 * reached, rel=1e-3)
 
 
-@pytest.mark.slow
 def test_a_quantize_aware_model_trains_on(quantized, tmp_path):
     aware = fitted(from_tf_keras(quantized))
     aware.save(tmp_path / "aware.keras")
     np.testing.assert_allclose(keras.models.load_model(tmp_path / "aware.keras")(X), aware(X), atol=1e-6)
 
 
-@pytest.mark.slow
 def test_a_pruned_quantize_aware_model_keeps_its_zeros(pruned):
     from_pruned = sparsity.strip_pruning(pruned)
     annotated = quantization.quantize_annotate_model(from_pruned)
@@ -195,7 +188,6 @@ def test_a_pruned_quantize_aware_model_keeps_its_zeros(pruned):
         assert np.mean(kernels(strip(aware))[name] == 0) == pytest.approx(0.7, abs=0.01)
 
 
-@pytest.mark.slow
 def test_clusters_that_quantization_preserves_have_to_be_stripped_first(clustered):
     annotated = quantization.quantize_annotate_model(clustering.strip_clustering(clustered))
     scheme = tfmot.experimental.combine.Default8BitClusterPreserveQuantizeScheme()

@@ -45,7 +45,8 @@ def zeros(network: keras.Model) -> float:
     return float(np.mean(np.concatenate([kernel.ravel() for kernel in kernels(network)]) == 0))
 
 
-@pytest.mark.parametrize("name", [*list(RECIPES)[:-1], pytest.param("all", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(RECIPES))
 def test_training_changes_neither_size_nor_operations(model: keras.Model, name: str) -> None:
     recipe = RECIPES[name]
     before = [weight.copy() for weight in model.get_weights()]
