@@ -39,7 +39,7 @@ SETS: dict[str, Settings] = {
         "title": "spoken digits",
         "network": "separable_cnn",
         "train_samples": 0,
-        "train": {"epochs": 6, "batch_size": 32, "learning_rate": 5e-3},
+        "train": {"epochs": 16, "batch_size": 32, "learning_rate": 5e-3},
         "fine_tune": {"epochs": 2, "batch_size": 32, "learning_rate": 1e-4},
         "prune": {"epochs": 4, "batch_size": 32, "learning_rate": 2e-3, **PRUNE},
     },
