@@ -182,7 +182,7 @@ def test_a_budget_that_is_not_reached_has_an_exit_code(
         "--budget", "size: 1 B", "--epochs", "0",
     )  # fmt: skip
     assert ended.code == 3
-    assert "What prevents more: without fewer channels the budget 'size: 1 B' is not kept" in ended.out
+    assert "What prevents more: the budget 'size: 1 B' takes a smaller network" in ended.out
     assert (out / "model.tflite").exists()
 
 
