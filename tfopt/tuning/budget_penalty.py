@@ -30,8 +30,8 @@ def penalized(score: float, used: float, penalty: float) -> float:
             half of it.
 
     Example:
-        >>> penalized(0.9, used=0.8, penalty=1.0), penalized(0.9, used=1.25, penalty=1.0)
-        (0.9, 0.7)
+        >>> penalized(0.9, used=0.8, penalty=1.0), penalized(0.9, used=2.0, penalty=1.0)
+        (0.9, 0.4)
 
     References: Nocedal & Wright 2006, Numerical Optimization, section 17.2 (the exact penalty of an inequality);
         Bender et al. 2020, arXiv:2008.06120 (TuNAS), where the excess is a fraction of the limit.
