@@ -15,7 +15,9 @@ from tfopt.surgery.graph import Call, Copier, copy_call, read_graph, rebuild
 from tfopt.surgery.model import check_model
 from tfopt.surgery.select import LayerFilter, select_kernels
 
-__all__ = ["cluster"]
+__all__ = ["cluster", "is_large_enough"]
+
+WEIGHTS_PER_VALUE = 4
 
 _CHANNELS_BEFORE_LAST = (
     keras.layers.Conv1DTranspose,
@@ -87,7 +89,7 @@ def cluster(
         weights = keras.ops.convert_to_numpy(kernel)
         axis = _channel_axis(layer)
         size = weights.size // weights.shape[axis] if per_channel else weights.size
-        if size <= 4 * n_clusters:
+        if not is_large_enough(size, n_clusters):
             too_small.append(f"'{layer.name}' ({size})")
         elif per_channel:
             channels = [_shared(each, n_clusters, start, preserve_sparsity) for each in np.moveaxis(weights, axis, 0)]
@@ -96,7 +98,7 @@ def cluster(
             clustered[id(kernel)] = _shared(weights, n_clusters, start, preserve_sparsity)
     if too_small:
         what = (
-            f"cluster: {n_clusters} values need more than {4 * n_clusters} weights"
+            f"cluster: {n_clusters} values need more than {WEIGHTS_PER_VALUE * n_clusters} weights"
             f"{' in each channel' if per_channel else ''} to save anything. Received: {', '.join(too_small)}. "
         )
         if not clustered:
@@ -116,6 +118,11 @@ def cluster(
                 if id(weight) in clustered:
                     copied.assign(clustered[id(weight)])
     return result
+
+
+def is_large_enough(size: int, n_clusters: int) -> bool:
+    """Whether shared values take clearly less room than the weights of a kernel, or channel, of so many."""
+    return size > WEIGHTS_PER_VALUE * n_clusters
 
 
 def _shared(weights: np.ndarray, n_clusters: int, start: Start, keep_zero: bool) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +10,12 @@ import keras
 import numpy as np
 
 from tfopt.callbacks import MagnitudePruning
-from tfopt.compression.clustering import cluster
+from tfopt.compression.clustering import cluster, is_large_enough
 from tfopt.compression.factorize import factorize
 from tfopt.fine_tuning import fine_tune, fine_tune_quantized, steps_of
 from tfopt.pruning.allocation import erk_sparsities
 from tfopt.pruning.channels import prune_channels
-from tfopt.pruning.masks import largest
+from tfopt.pruning.masks import kept_count, largest
 from tfopt.quantization import quantize_aware
 from tfopt.recipe import ChannelPruning, Factorization, FineTuning, Recipe, WeightPruning
 from tfopt.surgery.graph import read_graph, rebuild
@@ -41,7 +42,9 @@ def untrained(model: keras.Model, recipe: Recipe) -> keras.Model:
     if recipe.factorization:
         model = _factorized(model, recipe.factorization)
     if recipe.weight_pruning:
-        model = _with_shared_values(_without_smallest(model, recipe.weight_pruning.sparsity), recipe.weight_pruning)
+        model = _without_smallest(model, recipe.weight_pruning.sparsity)
+        if recipe.weight_pruning.values:
+            model = _with_shared_values(model, recipe.weight_pruning.values)
     return model
 
 
@@ -144,7 +147,7 @@ def _without_smallest(model: keras.Model, sparsity: float) -> keras.Model:
     fractions = erk_sparsities([tuple(kernel.shape) for kernel in kernels], sparsity)
     for kernel, fraction in zip(kernels, fractions, strict=True):
         weights = keras.ops.convert_to_numpy(kernel)
-        stays, _ = largest(weights, max(1, round((1 - fraction) * weights.size)))
+        stays, _ = largest(weights, kept_count(weights.size, fraction))
         kernel.assign(weights * stays)
     return smaller
 
@@ -158,7 +161,7 @@ def _with_zeros(model: keras.Model, settings: WeightPruning, train: Train, steps
     train(smaller, settings.fine_tuning, [ramp])
     if settings.values is None:
         return smaller
-    smaller = _with_shared_values(smaller, settings)
+    smaller = _with_shared_values(smaller, settings.values)
     last = {
         "epochs": max(1, round(LAST_EPOCHS * settings.fine_tuning.epochs)),
         "learning_rate": LAST_RATE * settings.fine_tuning.learning_rate,
@@ -167,10 +170,7 @@ def _with_zeros(model: keras.Model, settings: WeightPruning, train: Train, steps
     return smaller
 
 
-def _with_shared_values(model: keras.Model, settings: WeightPruning) -> keras.Model:
+def _with_shared_values(model: keras.Model, values: int) -> keras.Model:
     """The model with few values in each kernel that is large enough for that to pay."""
-    values = settings.values
-    if values is None:
-        return model
-    large = {id(layer) for layer, kernel in select_kernels(model) if np.prod(kernel.shape) > 4 * values}
+    large = {id(layer) for layer, kernel in select_kernels(model) if is_large_enough(math.prod(kernel.shape), values)}
     return cluster(model, values, layers=lambda layer: id(layer) in large) if large else model
