@@ -13,6 +13,9 @@ from tfopt.callbacks import MagnitudePruning, PreserveCompression
 
 __all__ = ["METHODS"]
 
+PRUNED = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Embedding)
+"""What tfmot prunes by default; tfopt leaves embeddings alone unless they are chosen."""
+
 
 def export(model: keras.Model, task: Task) -> Row:
     """int8 by whichever engine comes nearer to Keras; for a quantize-aware model there is one only."""
@@ -41,7 +44,11 @@ def pruned(task: Task) -> Row:
     model = keras.models.clone_model(teacher)
     model.set_weights(teacher.get_weights())
     prune = MagnitudePruning(
-        settings["sparsity"], end_step=ramp_end(task), frequency=settings["frequency"], allocation="erk"
+        settings["sparsity"],
+        end_step=ramp_end(task),
+        frequency=settings["frequency"],
+        allocation="erk",
+        layers=lambda layer: isinstance(layer, PRUNED),
     )
     found = distilled(model, teacher, task, "prune", [prune])
     write_weights(model, task.path(".npz"))

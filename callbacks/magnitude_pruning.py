@@ -77,7 +77,8 @@ class MagnitudePruning(Configurable, keras.callbacks.Callback):
         layers: a predicate on a layer, or a regular expression that its whole name matches; default: every
             Dense and Conv kernel, also in nested models (see `tfopt.surgery.select.select_kernels`). Or a mapping from
             such filters to a final sparsity each, which prunes what they match only; where several match, the first
-            counts. Frozen layers are pruned like the others.
+            counts. The table of an Embedding is pruned where a filter matches it. Frozen layers are pruned like the
+            others.
         target: where the model will run, one of `tfopt.pruning.sparse_targets.TARGETS`. A fit then begins with a
             warning if zeros like these do not make it faster there.
 

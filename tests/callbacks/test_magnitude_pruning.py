@@ -646,3 +646,19 @@ class Stop(keras.callbacks.Callback):
 def test_an_unknown_target_is_refused():
     with pytest.raises(ConfigError, match=r"MagnitudePruning: target must be one of tflite, .* Received: 'gpu'"):
         prune(target="gpu")
+
+
+def test_an_embedding_is_pruned_where_it_is_chosen():
+    """Its gradients are sparse: rows of words that a batch does not hold get no update."""
+    model = keras.Sequential(
+        [keras.Input((6,), dtype="int32"), layers.Embedding(40, 4, name="words"), layers.Flatten(), layers.Dense(3)]
+    )
+    model.compile("adam", "mse")
+    tokens = rng.integers(0, 20, (32, 6))
+    callback = prune(0.5, layers=lambda layer: True, end_step=8, frequency=2)
+    history = model.fit(tokens, Y, batch_size=4, epochs=2, verbose=0, callbacks=[callback]).history
+    assert zeros(model, "words") == [80]
+    assert history["sparsity"][-1] == 0.5
+    kept = np.array(model.get_layer("words").embeddings)
+    model.fit(tokens, Y, batch_size=4, verbose=0, callbacks=[prune(0.5, layers="words", begin_step=0, end_step=0)])
+    assert zeros(model, "words") == [80] and not np.array_equal(kept, model.get_layer("words").embeddings)

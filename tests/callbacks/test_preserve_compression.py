@@ -211,6 +211,17 @@ def test_kernels_in_nested_models_wrappers_and_cells_are_held():
         assert np.array_equal(np.array(kernel) == 0, weights == 0)
 
 
+def test_zeros_of_an_embedding_are_held():
+    model = keras.Sequential([keras.Input((6,), dtype="int32"), layers.Embedding(9, 4), layers.Flatten(), layers.Dense(3)])
+    table = model.layers[0].embeddings
+    zero_half(table)
+    before = np.array(table)
+    model.compile("adam", "mse")
+    model.fit(np.arange(192).reshape(32, 6) % 9, Y, verbose=0, callbacks=[PreserveCompression()])
+    assert np.array_equal(np.array(table) == 0, before == 0)
+    assert np.all(np.array(table)[before != 0] != before[before != 0])
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "float16", "bfloat16"])
 def test_low_precision_weights_keep_their_form(policy):
     keras.utils.set_random_seed(0)

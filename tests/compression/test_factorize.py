@@ -253,6 +253,9 @@ def test_layers_that_cannot_be_factorized_are_named():
     }
     with pytest.raises(ConfigError, match=r"no layer .* would be smaller: 'grouped' \(Conv2D\) has groups"):
         factorize(model, energy=0.99, layers="grouped|transposed")
+    words = keras.Sequential([keras.Input((8,), dtype="int32"), layers.Embedding(99, 16, name="words")])
+    with pytest.raises(ConfigError, match=r"'words' \(Embedding\) is neither a Dense nor a Conv2D layer"):
+        factorize(words, energy=0.5, layers="words")
 
 
 def test_a_shared_layer_stays_shared_and_names_stay_unique():

@@ -82,6 +82,10 @@ def test_layers_are_chosen():
     result = regularize(depthwise, l1=0.01, layers="depthwise")
     assert result.layers[-1].depthwise_regularizer is not None
     assert total(result.losses) == pytest.approx(penalty(depthwise, 0.01, 0.0, "depthwise"), rel=1e-5)
+    words = keras.Sequential([keras.Input((8,), dtype="int32"), layers.Embedding(9, 4, name="words")])
+    result = regularize(words, l1=0.01, layers="words")
+    assert result.layers[-1].get_config()["embeddings_regularizer"] is not None
+    assert total(result.losses) == pytest.approx(penalty(words, 0.01, 0.0, "words"), rel=1e-5)
 
 
 def test_dropout_goes_before_dense_layers_that_have_none():

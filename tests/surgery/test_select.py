@@ -124,6 +124,16 @@ def test_a_filter_reaches_kernels_beyond_the_default():
     assert names(model, lambda layer: layer.name != "conv") == ["depthwise"]
 
 
+def test_the_table_of_an_embedding_is_a_kernel_where_it_is_chosen():
+    words = layers.Embedding(9, 4, name="words")
+    model = keras.Sequential([keras.Input((8,), dtype="int32"), words, layers.Dense(2, name="head")])
+    assert names(model) == ["head"]
+    assert select_kernels(model, "words") == [(words, words.embeddings)]
+    assert input_axis(words, words.embeddings) is None
+    with pytest.raises(ModelError, match=r"'small' has no Dense or Conv layer. Layers with a kernel: words\."):
+        select_kernels(keras.Sequential([keras.Input((8,), dtype="int32"), words], name="small"))
+
+
 def test_what_matches_nothing_names_what_there_is():
     model = sequential(layers.Dense(4, name="stem"), layers.Dense(4, name="head"))
     with pytest.raises(ConfigError, match=r"layers='tail' matches no layer .* Available: stem, head\."):

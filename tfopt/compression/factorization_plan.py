@@ -109,7 +109,7 @@ def plan_factorization(
     goal = _check_request(energy, target)
     check_model(model)
     graph = read_graph(model)
-    candidates = [_candidate(layer, graph) for layer, _ in select_kernels(model, layers)]
+    candidates = [_candidate(layer, kernel, graph) for layer, kernel in select_kernels(model, layers)]
     parameters, operations = model.count_params(), sum(multiply_accumulates(call) for call in graph.calls)
 
     def plan(energy: float) -> FactorizationPlan:
@@ -133,13 +133,13 @@ class _Candidate:
     """A layer, its uses, and the singular values that its ranks are chosen by; none where it cannot be factorized."""
 
     layer: keras.layers.Layer
+    kernel: keras.Variable
     calls: tuple[Call, ...]
     singular_values: tuple[np.ndarray, ...]
     remark: str = ""
 
     def row(self, energy: float) -> FactorizationRow:
-        kernel = self.layer.kernel if hasattr(self.layer, "kernel") else self.layer.pointwise_kernel
-        size, operations = math.prod(kernel.shape), sum(multiply_accumulates(call) for call in self.calls)
+        size, operations = math.prod(self.kernel.shape), sum(multiply_accumulates(call) for call in self.calls)
         name = self.calls[0].name if self.calls else self.layer.name
         stays = FactorizationRow(name, type(self.layer).__name__, None, (size, size), (operations, operations))
         if self.remark:
@@ -147,7 +147,7 @@ class _Candidate:
         # What two unfoldings leave out adds up.
         share = 1 - (1 - energy) / len(self.singular_values)
         ranks = tuple(rank_for_energy(values, share) for values in self.singular_values)
-        factors = factor_shapes(tuple(kernel.shape), ranks)
+        factors = factor_shapes(tuple(self.kernel.shape), ranks)
         smaller = sum(map(math.prod, factors))
         fewer = sum(factored_multiply_accumulates(call, factors) for call in self.calls)
         if smaller >= size or fewer >= operations:
@@ -164,7 +164,7 @@ class _Candidate:
         )
 
 
-def _candidate(layer: keras.layers.Layer, graph: Graph) -> _Candidate:
+def _candidate(layer: keras.layers.Layer, kernel: keras.Variable, graph: Graph) -> _Candidate:
     calls = tuple(call for call in graph.calls if call.operation is layer)
     remark = ""
     if type(layer) not in (keras.layers.Dense, keras.layers.Conv2D):
@@ -174,11 +174,11 @@ def _candidate(layer: keras.layers.Layer, graph: Graph) -> _Candidate:
     elif isinstance(layer, keras.layers.Conv2D) and layer.groups > 1:
         remark = "has groups, whose channels are apart already"
     if remark:
-        return _Candidate(layer, calls, (), remark)
-    kernel = keras.ops.convert_to_numpy(layer.kernel)
-    if math.prod(kernel.shape[:-2]) > 1:
-        return _Candidate(layer, calls, channel_singular_values(kernel))
-    return _Candidate(layer, calls, (singular_values(kernel.reshape(kernel.shape[-2:])),))
+        return _Candidate(layer, kernel, calls, (), remark)
+    weights = keras.ops.convert_to_numpy(kernel)
+    if math.prod(weights.shape[:-2]) > 1:
+        return _Candidate(layer, kernel, calls, channel_singular_values(weights))
+    return _Candidate(layer, kernel, calls, (singular_values(weights.reshape(weights.shape[-2:])),))
 
 
 def _check_request(energy: float | None, target: str | None) -> float | tuple[str, float]:

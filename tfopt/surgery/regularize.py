@@ -152,7 +152,9 @@ def _dense(operation: keras.Operation) -> keras.layers.Dense | None:
 
 
 def _add_penalty(layer: keras.Layer, l1: float, l2: float) -> None:
-    if hasattr(layer, "kernel"):
+    if isinstance(layer, keras.layers.Embedding):
+        kernel, attribute = layer.embeddings, "embeddings_regularizer"
+    elif hasattr(layer, "kernel"):
         kernel, attribute = layer.kernel, "kernel_regularizer"
     else:
         kernel, attribute = layer.pointwise_kernel, "pointwise_regularizer"

@@ -68,14 +68,15 @@ def select_kernels(
 
     By default these are the kernels of every Dense and Conv layer (1-D to 3-D, transposed, and the pointwise
     kernel of the separable ones). Depthwise kernels are left out: they hold about one weight in a hundred of
-    a mobile network, each channel has only 9 or 25 of them, and losing some costs more accuracy than size.
+    a mobile network, each channel has only 9 or 25 of them, and losing some costs more accuracy than size. So is the
+    table of an Embedding, `(words, features)`, which counts as its kernel where `layers` chooses it.
 
     Args:
         model: a built model.
         depthwise: whether the default has the depthwise kernels too, and a chosen separable layer both of its own.
         layers: takes the place of the default among all layers that own a kernel (depthwise, EinsumDense and
-            recurrent cells too): a predicate on the layer, or a regular expression that the whole layer name
-            must match, so that "dense_1" does not also mean "dense_10"; write "dense.*" for all.
+            recurrent cells and Embedding too): a predicate on the layer, or a regular expression that the whole layer
+            name must match, so that "dense_1" does not also mean "dense_10"; write "dense.*" for all.
 
     Raises:
         ConfigError: if `layers` is of another type, not a valid expression, or matches no layer.
@@ -161,7 +162,7 @@ def _predicate(layers: LayerFilter | None, depthwise: bool) -> Callable[[keras.l
 
 def _owns_kernel(layer: keras.layers.Layer) -> bool:
     # An unbuilt Dense or Conv has no kernel yet; it counts, so that it is refused rather than skipped.
-    return isinstance(layer, _DENSE_OR_CONV) or hasattr(layer, "kernel")
+    return isinstance(layer, (*_DENSE_OR_CONV, keras.layers.Embedding)) or hasattr(layer, "kernel")
 
 
 def _kernels(layer: keras.layers.Layer, depthwise: bool) -> list[keras.Variable]:
@@ -170,7 +171,10 @@ def _kernels(layer: keras.layers.Layer, depthwise: bool) -> list[keras.Variable]
             f"The layer '{layer.name}' is not built: its kernel does not exist yet. "
             "Give the model a keras.Input or call it once on data."
         )
-    kernels = [layer.kernel if hasattr(layer, "kernel") else layer.pointwise_kernel]
+    if isinstance(layer, keras.layers.Embedding):
+        kernels = [layer.embeddings]
+    else:
+        kernels = [layer.kernel if hasattr(layer, "kernel") else layer.pointwise_kernel]
     if depthwise and hasattr(layer, "depthwise_kernel"):
         kernels.insert(0, layer.depthwise_kernel)
     for kernel in kernels:
