@@ -212,7 +212,9 @@ def test_kernels_in_nested_models_wrappers_and_cells_are_held():
 
 
 def test_zeros_of_an_embedding_are_held():
-    model = keras.Sequential([keras.Input((6,), dtype="int32"), layers.Embedding(9, 4), layers.Flatten(), layers.Dense(3)])
+    model = keras.Sequential(
+        [keras.Input((6,), dtype="int32"), layers.Embedding(9, 4), layers.Flatten(), layers.Dense(3)]
+    )
     table = model.layers[0].embeddings
     zero_half(table)
     before = np.array(table)
