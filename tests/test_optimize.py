@@ -105,7 +105,7 @@ def test_training_follows_where_post_training_loses_too_much(tmp_path: Path) -> 
     assert set(result.explanation()) <= set(result.report.notes)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_best_is_chosen_where_none_is_within(tmp_path: Path) -> None:
     result = tfopt.optimize(
         model(), (X, Y), (X, Y), metric=scoring(0.9, 0.8, 0.75, 0.7), max_drop=0.01, out=tmp_path, epochs=1
@@ -126,7 +126,7 @@ def test_without_epochs_nothing_is_trained(tmp_path: Path) -> None:
     assert not result.is_reached
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_refused_candidate_is_told_and_passed_over(tmp_path: Path) -> None:
     # Quantization-aware, a function of the user's own stays in float: there is no file for it.
     result = tfopt.optimize(
@@ -184,7 +184,7 @@ def wide() -> keras.Model:
 LEARNABLE = (X @ np.random.default_rng(1).normal(size=(4, 3))).argmax(-1)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_fewer_channels_where_the_budget_asks_for_them(tmp_path: Path) -> None:
     result = tfopt.optimize(
         wide(), (X, LEARNABLE), (X, LEARNABLE), budget="flops: 50%", max_drop=0.1, out=tmp_path, epochs=20, batch_size=8
@@ -219,7 +219,7 @@ def test_fewer_channels_where_the_budget_asks_for_them(tmp_path: Path) -> None:
     assert [candidate.score for candidate in resumed.candidates] == [candidate.score for candidate in result.candidates]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_budget_out_of_reach_gives_the_closest_and_why(tmp_path: Path) -> None:
     result = tfopt.optimize(wide(), (X, LEARNABLE), (X, LEARNABLE), budget="size: 10 B", out=tmp_path, max_drop=0.5)
     assert not result.is_reached

@@ -150,7 +150,7 @@ def test_a_server_that_is_dead_from_the_start_is_an_error(mortal_server: MortalS
         benchmark_serving(f"http://127.0.0.1:{mortal_server.server_port}/v1/models/m", clients=(1, 2), seconds=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_a_folder_is_served_and_loaded(served: Path, tmp_path: Path, protocol: str) -> None:
     x = np.random.default_rng(0).normal(size=(20, 4))
@@ -179,7 +179,7 @@ def test_a_folder_is_served_and_loaded(served: Path, tmp_path: Path, protocol: s
     assert isinstance(report, ServingReport)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_command_line_measures_a_folder(served: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tfopt", "benchmark", str(served), "--target", "serving", "--out", str(tmp_path)]
     done = subprocess.run(

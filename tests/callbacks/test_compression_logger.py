@@ -351,7 +351,7 @@ MIRRORED = textwrap.dedent("""
 """)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_it_reads_a_model_under_a_mirrored_strategy(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", MIRRORED, tmp_path], capture_output=True, text=True, timeout=240, check=False

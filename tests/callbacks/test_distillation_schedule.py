@@ -145,7 +145,7 @@ MIRRORED = textwrap.dedent("""
 """)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_schedule_holds_under_a_mirrored_strategy():
     done = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

@@ -602,6 +602,7 @@ MIRRORED = textwrap.dedent("""
 """)
 
 
+@pytest.mark.thorough
 def test_zeros_are_exact_under_a_mirrored_strategy():
     done = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

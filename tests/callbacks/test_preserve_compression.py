@@ -383,6 +383,7 @@ MIRRORED = textwrap.dedent("""
 """)
 
 
+@pytest.mark.thorough
 def test_compression_is_kept_under_a_mirrored_strategy():
     done = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

@@ -80,6 +80,7 @@ def assert_equal_weights(one, other):
         np.testing.assert_array_equal(expected, received)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str)
 def test_ranges_and_statistics_stand_still_from_their_steps_on(options):
     model = compiled(**options)
@@ -223,6 +224,7 @@ class Interrupt(keras.callbacks.Callback):
 
 
 # The second epoch begins at step 8: before the start, between the two freezings.
+@pytest.mark.thorough
 @pytest.mark.parametrize("steps", [(12, 14, 15), (4, 6, 12)], ids=str)
 def test_backup_and_restore_equals_an_uninterrupted_fit(tmp_path, steps):
     whole, broken, resumed = compiled(), compiled(), compiled()
@@ -235,6 +237,7 @@ def test_backup_and_restore_equals_an_uninterrupted_fit(tmp_path, steps):
     assert_equal_weights(whole, resumed)
 
 
+@pytest.mark.thorough
 def test_a_saved_model_goes_on_where_it_stood(tmp_path):
     whole, first = compiled(), compiled()
     fit(whole, QuantizationSchedule(2, 6, 10), epochs=2)
@@ -330,6 +333,7 @@ def test_learned_ranges_with_gradient_accumulation():
     assert moved == [False] * 4 + [False, True, False, True] + [False] * 8
 
 
+@pytest.mark.thorough
 def test_other_callbacks_that_trace_anew_leave_the_schedule_alone():
     class TraceAnew(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
@@ -404,6 +408,7 @@ MIRRORED = textwrap.dedent("""
 """)
 
 
+@pytest.mark.thorough
 def test_schedule_holds_under_a_mirrored_strategy():
     done = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

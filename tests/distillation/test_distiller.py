@@ -275,6 +275,7 @@ MIRRORED = textwrap.dedent("""
 
 
 # Keras 3.15 halves the loss under two replicas.
+@pytest.mark.thorough
 def test_two_replicas_learn_as_one(tmp_path):
     command = [sys.executable, "-c", MIRRORED, str(tmp_path / "answers")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
@@ -339,6 +340,7 @@ def test_several_teachers_count_by_their_shares():
     assert np.isclose(logs["logits_loss"], 0.75 * single[0] + 0.25 * single[1], rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_pruning_and_rounding_in_one_fit():
     student = tfopt.quantize_aware(network(softmax=True), calibration=X)
     teacher = network(5, seed=1)

@@ -155,7 +155,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 300.0) -> bool:
     return True
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize(
     ("end", "moment"),
@@ -192,7 +192,7 @@ def test_a_killed_run_leaves_nothing_half_written(
         assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.usefixtures("conversion_in_this_process")
 def test_a_run_after_a_killed_one_succeeds(optimization: subprocess.Popen[bytes], tmp_path: Path) -> None:

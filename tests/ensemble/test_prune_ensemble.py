@@ -107,6 +107,7 @@ def test_the_model_is_exported(pruned, conversion_in_this_process, tmp_path: Pat
     assert np.mean(received.argmax(-1) == pruned.model.predict(x, verbose=0).argmax(-1)) > 0.95
 
 
+@pytest.mark.thorough
 def test_tflite_is_timed_on_request(models, conversion_in_this_process) -> None:
     two = {name: models[name] for name in ("net_0", "net_1")}
     found = prune(two, samples(), runtime="tflite", seconds=0.02)

@@ -176,7 +176,7 @@ def test_layers_are_told_by_their_whole_name() -> None:
     assert scopes.layer_of("conv") is None
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["none", "int8", "quantize-aware"])
 @pytest.mark.parametrize("build", [keras.applications.MobileNetV2, keras.applications.MobileNetV3Small])
 def test_every_operator_of_a_network_has_a_layer(folder: Path, build: Any, kind: str) -> None:

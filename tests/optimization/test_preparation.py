@@ -64,7 +64,7 @@ def test_as_few_operations_as_asked_for(model: keras.Model, name: str, share: fl
     assert costs(untrained(model, RECIPES[name])).flops <= share * costs(model).flops
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_zeros_and_values_as_asked_for_stay_in_quantization_aware_training(model: keras.Model) -> None:
     recipe = RECIPES["shared values"].model_copy(update={"fine_tuning": TRAINING})
     trained = reduce(model, recipe, X, Y)

@@ -69,7 +69,7 @@ def test_target_is_reached_and_hardly_passed(kind, cost, percent, removed):
 
 
 @pytest.mark.usefixtures("conversion_in_this_process")
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_trained_model_is_left_alone_and_the_result_trains_and_exports(tmp_path):
     model = residual_net()
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -126,6 +126,7 @@ def callbacks():
     return QuantizationSchedule(3, 10, 12), MagnitudePruning(0.75, end_step=10, frequency=3), PreserveCompression()
 
 
+@pytest.mark.thorough
 def test_backup_and_restore_equals_an_uninterrupted_fit(tmp_path):
     whole, broken, resumed = (compiled() for _ in range(3))
     fit(whole, *callbacks())
@@ -156,6 +157,7 @@ LOAD = textwrap.dedent("""
 """)
 
 
+@pytest.mark.thorough
 def test_a_file_loads_in_a_fresh_process_without_custom_objects(tmp_path):
     aware = compiled()
     fit(aware, epochs=1)
@@ -322,6 +324,7 @@ MIRRORED = textwrap.dedent("""
 """)
 
 
+@pytest.mark.thorough
 def test_everything_at_once_under_a_mirrored_strategy():
     done = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

@@ -121,7 +121,7 @@ def test_another_quantization_takes_the_float_model_within(tmp_path: Path) -> No
         export_tflite(quantize_aware(model(), config="int16x8"), tmp_path / "model.tflite")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_learned_ranges_start_at_the_data_and_follow_the_loss(tmp_path: Path) -> None:
     config = QuantizationConfig(learn_ranges=True)
     aware = quantize_aware(model(), calibration=SAMPLES, config=config)

@@ -223,6 +223,7 @@ def test_unbuilt_and_diverged_models_are_refused():
         quantize_aware(model)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", [{"steps_per_execution": 8}, {"jit_compile": True}], ids=str)
 def test_fit_works_however_the_step_runs(options):
     aware = quantize_aware(small_model(), calibration=SAMPLES)
@@ -333,6 +334,7 @@ MIRRORED = textwrap.dedent("""
 """)
 
 
+@pytest.mark.thorough
 def test_fit_works_under_a_mirrored_strategy():
     done = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

@@ -36,7 +36,7 @@ def test_a_mixed_model_computes_in_float32_with_the_same_weights(mixed):
     np.testing.assert_allclose(wide(x), mixed(x), atol=2e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_mixed_quantize_aware_model_exports_to_int8(mixed, tmp_path):
     x = np.random.default_rng(0).random((32, 8, 8, 2)).astype(np.float32)
     artifact = export_tflite(quantize_aware(mixed, calibration=x), tmp_path / "m.tflite", calibration=x)

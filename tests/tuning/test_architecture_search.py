@@ -31,7 +31,7 @@ def searched(max_latency_ms: float, **options: Any) -> TuningResult:
     return search_architecture(build, (X, Y), (X, Y), max_latency_ms=max_latency_ms, **given)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_what_is_too_slow_is_passed_over(tmp_path: Path) -> None:
     result = searched(0.1, folder=tmp_path)
     slow = [row for row in result.rows if row.score is None]
@@ -47,7 +47,7 @@ def test_what_is_too_slow_is_passed_over(tmp_path: Path) -> None:
     assert len(table) == known
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_where_nothing_is_fast_enough_that_is_told() -> None:
     with pytest.raises(ModelError, match=r"none of 2 trials came to a score.* ms, more than the 1e-09 allowed"):
         searched(1e-9, trials=2)

@@ -58,6 +58,7 @@ def test_the_best_that_keeps_the_budget_comes_first_with_its_model(trained) -> N
     assert lines[-1] == f"The given model has val_accuracy {result.original_score:.4f}. Budget: size: 12%."
 
 
+@pytest.mark.thorough
 def test_a_search_goes_on_where_it_was(trained, tmp_path: Path) -> None:
     known = {row.number: row for row in found(trained, trials=2, folder=tmp_path).rows}
     again = found(trained, folder=tmp_path)
@@ -81,6 +82,7 @@ def test_datasets_are_taken(trained) -> None:
     assert "sparsity" in result.rows[0].values
 
 
+@pytest.mark.thorough
 def test_hyperband_finds_what_keeps_the_budget(trained) -> None:
     groups = {"hidden": "hidden", "rest": ".*"}
     result = found(trained, search="hyperband", budget="download: 25%", epochs=3, groups=groups)
@@ -88,6 +90,7 @@ def test_hyperband_finds_what_keeps_the_budget(trained) -> None:
     assert result.best.score > 0.6
 
 
+@pytest.mark.thorough
 def test_a_constrained_search_is_near_the_given_models_score(trained) -> None:
     """The given network is much larger than the task needs, so a third of it loses little."""
     result = found(trained, search="bayesian", trials=10, epochs=4)

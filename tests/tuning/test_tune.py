@@ -51,7 +51,7 @@ def test_the_same_seed_finds_the_same() -> None:
     assert found(seed=3).rows == found(seed=3).rows
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
     first = found(trials=2, folder=tmp_path)
     built = []
@@ -67,7 +67,7 @@ def test_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len([values for values in built if values]) <= 4  # two trials, and the look at the space of values
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_trial_that_is_behind_is_given_up() -> None:
     rates = iter([0.05, 0.05, 0.05, 1e-6])
 
@@ -84,7 +84,7 @@ def test_a_trial_that_is_behind_is_given_up() -> None:
     assert {row.epochs for row in result.rows if row.number < 4} == {4}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_models_that_are_too_large_are_passed_over() -> None:
     result = found(max_parameters=4, trials=6, search="random")
     large = [row for row in result.rows if row.score is None]

@@ -98,7 +98,7 @@ def wait_for(condition: Callable[[], bool], search: Search, seconds: float = 240
         time.sleep(0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_processes_share_a_search_and_any_of_them_may_die(search: Search) -> None:
     for name in ("chief", "worker0", "worker1"):
         search.start(name)

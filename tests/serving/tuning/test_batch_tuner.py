@@ -76,7 +76,7 @@ def test_the_report_marks_the_choice() -> None:
     assert lines[-1] == "Batch."
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_whole_search_measures_and_decides(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="y")], name="small")
     export_serving(model, tmp_path, base_path=str(tmp_path))
