@@ -3,10 +3,11 @@
     python benchmarks/scoreboard.py [--sets NAME ...] [--tools NAME ...] [--seeds 3] [--data FOLDER]
 
 For each data set and seed one float network is trained in Keras 3; every tool gets its weights, checked by its outputs,
-and the same 256 calibration samples, training samples and epochs. One runner scores all files on the whole test set;
-the files of a data set's first seed are timed in turns in one process. tfmot, Sony's Model Compression Toolkit (MCT,
-which needs Python 3.11 or older) and Neural Compressor get virtual environments of their own. FOLDER holds
-fashion_mnist.npz, sign_digits_48.npz, fsdd_logmel.npz, adult.*.gz and banking77_*.csv.gz.
+and the same 256 calibration samples, training samples and epochs. One runner scores all files on the whole test set.
+Everything computes on one thread, so that as many data sets as there are cores are measured beside each other. In the
+end the files of each data set's first seed are timed in turns in one process, beside nothing else. tfmot, Sony's Model
+Compression Toolkit (MCT, which needs Python 3.11 or older) and Neural Compressor get virtual environments of their own.
+FOLDER holds fashion_mnist.npz, sign_digits_48.npz, fsdd_logmel.npz, adult.*.gz and banking77_*.csv.gz.
 
 Each (data set, seed, tool, method) is written to benchmarks/results/scoreboard.json at once, so that an interrupted run
 goes on where it was; --again measures what was asked for again.
@@ -20,9 +21,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -84,6 +86,25 @@ class Scoreboard:
         self.arguments = arguments
         path = arguments.out
         self.results: Row = json.loads(path.read_text()) if path.exists() else {"rows": {}, "latency": {}}
+        self.began, self.seconds_before = time.perf_counter(), self.results.get("seconds", 0.0)
+        self.workers: list[Worker] = []
+        self.lock, self.stopped = threading.RLock(), False
+
+    def measure(self) -> None:
+        """All that was asked for."""
+        names = self.arguments.sets
+        with ThreadPoolExecutor(os.cpu_count()) as lanes:
+            try:
+                for lane in as_completed([lanes.submit(self.measure_set, name) for name in names]):
+                    lane.result()
+            except BaseException:
+                self.stopped = True
+                lanes.shutdown(wait=False, cancel_futures=True)
+                for worker in self.workers:
+                    worker.kill()
+                raise
+        for name in names:
+            self.time_files(name)
 
     def write(self) -> None:
         """Everything that is known so far, in the order of the tables."""
@@ -95,6 +116,7 @@ class Scoreboard:
 
         self.results["rows"] = {title: rows[title] for title in sorted(rows, key=place)}
         self.results |= {
+            "seconds": self.seconds_before + time.perf_counter() - self.began,
             "sets": {name: self.settings(name) for name in SETS},
             "tools": {name: tool.versions for name, tool in TOOLS.items()},
             "machine": this_machine().model_dump(),
@@ -127,13 +149,17 @@ class Scoreboard:
             **more,
         }
 
-    def worker(self, stack: ExitStack, name: str, tool: str) -> Worker:
+    def worker(self, name: str, tool: str) -> Worker:
         """A process for the tool, in its environment, which is made where there is none."""
         packages = TOOLS[tool].packages if tool in TOOLS else {}
-        python = str(peer_python(self.arguments.environments, tool, packages)) if packages else sys.executable
+        with self.lock:
+            python = str(peer_python(self.arguments.environments, tool, packages)) if packages else sys.executable
         log = self.folder(name) / f"{tool}.log"
-        worker = Worker(tool, python, log, own_environment=bool(packages), timeout_seconds=self.arguments.timeout)
-        return stack.enter_context(worker)
+        worker = Worker(
+            tool, python, log, own_environment=bool(packages), timeout_seconds=self.arguments.timeout, threads=1
+        )
+        self.workers.append(worker)
+        return worker
 
     def key(self, name: str, seed: int, method: str, tool: Tool, float_key: str = "") -> str:
         what = [self.settings(name), seed, method, tool.versions, float_key]
@@ -142,16 +168,15 @@ class Scoreboard:
     def measure_set(self, name: str) -> None:
         """All that was asked for of one data set."""
         self.folder(name).mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            judge = self.worker(stack, name, "files")
-            float_keys = self.train_floats(stack, name)
+        with self.worker(name, "keras") as keras:
+            float_keys = self.train_floats(name, keras)
+        with self.worker(name, "files") as judge:
             for tool in self.arguments.tools:
-                self.measure_tool(stack, name, tool, float_keys, judge)
-            self.time_files(name, judge)
+                self.measure_tool(name, tool, float_keys, judge)
 
-    def train_floats(self, stack: ExitStack, name: str) -> list[str]:
+    def train_floats(self, name: str, keras: Worker) -> list[str]:
         """The networks that all tools start from, one a seed; returns what tells one from another."""
-        keras, found = self.worker(stack, name, "keras"), []
+        found = []
         for seed in range(self.arguments.seeds):
             task, key, title = (
                 self.task(name, seed, "train"),
@@ -175,34 +200,48 @@ class Scoreboard:
             found.append(row["weights"])
         return found
 
-    def measure_tool(self, stack: ExitStack, name: str, tool: str, float_keys: list[str], judge: Worker) -> None:
+    def measure_tool(self, name: str, tool: str, float_keys: list[str], judge: Worker) -> None:
         """The methods of one tool, each with all seeds."""
-        worker: Worker | None = None
-        for seed, method in self.cases(TOOLS[tool]):
-            task, title = self.task(name, seed, method), f"{name}/{seed}/{tool}/{method}"
-            key = self.key(name, seed, method, TOOLS[tool], float_keys[seed])
-            row = self.results["rows"].get(title, {})
-            known = row.get("key") == key and ("failed" in row or Path(task["folder"], row["file"]).exists())
-            if known and not self.arguments.again:
-                continue
-            started = time.perf_counter()
-            try:
-                worker = worker or self.worker(stack, name, tool)
-            except (subprocess.CalledProcessError, OSError) as error:
-                packages = " ".join(f"{package}=={pin}" for package, pin in TOOLS[tool].packages.items())
-                python = ".".join(map(str, sys.version_info[:2]))
+        keys = {
+            (seed, method): self.key(name, seed, method, TOOLS[tool], float_keys[seed])
+            for seed, method in self.cases(TOOLS[tool])
+        }
+        missing = {
+            f"{name}/{seed}/{tool}/{method}": (self.task(name, seed, method), key)
+            for (seed, method), key in keys.items()
+            if self.arguments.again or not self.is_known(name, seed, tool, method, key)
+        }
+        if not missing:
+            return
+        started = time.perf_counter()
+        try:
+            worker = self.worker(name, tool)
+        except (subprocess.CalledProcessError, OSError) as error:
+            packages = " ".join(f"{package}=={pin}" for package, pin in TOOLS[tool].packages.items())
+            python = ".".join(map(str, sys.version_info[:2]))
+            for title in missing:
                 why = f"{packages} on Python {python}: {type(error).__name__}"
                 self.note(title, {"not_installed": why}, started)
-                continue
-            row = worker.ask(task)
-            if "failed" not in row:
-                row |= judge.ask({**task, "method": "score", "files": [row["file"]]})
-            self.note(title, {**row, "key": key}, started)
+            return
+        with worker:
+            for title, (task, key) in missing.items():
+                started = time.perf_counter()
+                row = worker.ask(task)
+                if "failed" not in row:
+                    row |= judge.ask({**task, "method": "score", "files": [row["file"]]})
+                self.note(title, {**row, "key": key}, started)
+
+    def is_known(self, name: str, seed: int, tool: str, method: str, key: str) -> bool:
+        """Whether the results have it, and its file is there."""
+        row = self.results["rows"].get(f"{name}/{seed}/{tool}/{method}", {})
+        if row.get("key") != key:
+            return False
+        return "failed" in row or (self.folder(name) / str(seed) / row["file"]).exists()
 
     def cases(self, tool: Tool) -> Iterator[tuple[int, str]]:
         return ((seed, method) for seed in range(self.arguments.seeds) for method in tool.methods)
 
-    def time_files(self, name: str, judge: Worker) -> None:
+    def time_files(self, name: str) -> None:
         """The files of the first seed, of every tool that has one."""
         task = self.task(name, 0, "time")
         files = {}
@@ -213,14 +252,18 @@ class Scoreboard:
         key = digest(json.dumps(files, sort_keys=True).encode())
         if files and self.results["latency"].get(name, {}).get("key") != key:
             started = time.perf_counter()
-            rows = judge.ask({**task, "files": list(files)})
+            with self.worker(name, "files") as judge:
+                rows = judge.ask({**task, "files": list(files)})
             self.results["latency"][name] = {"key": key, "rows": rows, "seconds": time.perf_counter() - started}
             self.write()
             print(f"{name}: {rows}", flush=True)
 
     def note(self, title: str, row: Row, started: float) -> None:
-        self.results["rows"][title] = {**row, "seconds": time.perf_counter() - started}
-        self.write()
+        with self.lock:
+            if self.stopped:  # and so the task was
+                raise SystemExit("stopped")
+            self.results["rows"][title] = {**row, "seconds": time.perf_counter() - started}
+            self.write()
         shown = {name: value for name, value in row.items() if name not in ("key", "weights")}
         print(f"{title}: {shown}", flush=True)
 
@@ -239,9 +282,7 @@ def main() -> None:
     parser.add_argument("--environments", type=Path, default=ROOT / ".venvs", help="folder of the peers' environments")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    scoreboard = Scoreboard(arguments)
-    for name in arguments.sets:
-        scoreboard.measure_set(name)
+    Scoreboard(arguments).measure()
     print(f"Wrote {arguments.out}; python benchmarks/render.py puts it into the documentation.")
 
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 __all__ = ["Worker"]
 
 SCRIPT = Path(__file__).resolve().parent / "scoreboard_worker.py"
+THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 
 class Worker:
@@ -25,12 +26,24 @@ class Worker:
         log: where its error output goes.
         own_environment: whether that is not the one of tfopt.
         timeout_seconds: of a task.
+        threads: that TensorFlow computes with; None: as it likes.
     """
 
-    def __init__(self, tool: str, python: str, log: Path, *, own_environment: bool, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        tool: str,
+        python: str,
+        log: Path,
+        *,
+        own_environment: bool,
+        timeout_seconds: float,
+        threads: int | None = None,
+    ) -> None:
         self.command = [python, str(SCRIPT), tool]
         self.log, self.timeout_seconds = log, timeout_seconds
         self.environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        if threads is not None:
+            self.environment |= dict.fromkeys(THREADS, str(threads))
         if own_environment:
             self.environment.pop("PYTHONPATH", None)
         self.process: subprocess.Popen[str] | None = None
@@ -44,6 +57,11 @@ class Worker:
         if self.process:
             self.process.kill()
             self.process.communicate()
+
+    def kill(self) -> None:
+        """Ends a task that another thread waits for."""
+        if self.process:
+            self.process.kill()
 
     def ask(self, task: dict[str, Any]) -> dict[str, Any]:
         """The answer to a task, or `{"failed": reason}`."""
@@ -86,4 +104,5 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                start_new_session=True,  # Ctrl-C is for the caller: a task that it ended would count as one that failed
             )

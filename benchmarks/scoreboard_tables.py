@@ -67,11 +67,10 @@ def render_scoreboard(results: Row) -> str:
         f"{TOOLS[tool]} ({', '.join(f'{library} {version}' for library, version in versions.items())})"
         for tool, versions in results["tools"].items()
     )
-    spent = sum(row["seconds"] for row in (*results["rows"].values(), *results["latency"].values()))
     return "\n".join(
         [
             *lines,
-            f"Tools: {'; '.join(tools)}. The tasks took {spent / 60:.0f} minutes together.",
+            f"Tools: {'; '.join(tools)}. All of it took {results['seconds'] / 60:.0f} minutes.",
             "",
             measured(results, "scoreboard"),
         ]
