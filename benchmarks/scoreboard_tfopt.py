@@ -13,9 +13,6 @@ from tfopt.callbacks import MagnitudePruning, PreserveCompression
 
 __all__ = ["METHODS"]
 
-PRUNED = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Embedding)
-"""What tfmot prunes by default; tfopt leaves embeddings alone unless they are chosen."""
-
 
 def export(model: keras.Model, task: Task) -> Row:
     """int8 by whichever engine comes nearer to Keras; for a quantize-aware model there is one only."""
@@ -39,18 +36,19 @@ def quantization_aware(task: Task) -> Row:
     return train(keras, aware, task, "fine_tune") | export(aware, task)
 
 
+def is_embedding(layer: keras.Layer) -> bool:
+    return isinstance(layer, keras.layers.Embedding)
+
+
 def pruned(task: Task) -> Row:
     teacher, settings = float_model(keras, task), task.settings["prune"]
     model = keras.models.clone_model(teacher)
     model.set_weights(teacher.get_weights())
-    prune = MagnitudePruning(
-        settings["sparsity"],
-        end_step=ramp_end(task),
-        frequency=settings["frequency"],
-        allocation="erk",
-        layers=lambda layer: isinstance(layer, PRUNED),
-    )
-    found = distilled(model, teacher, task, "prune", [prune])
+    ramp: dict[str, Any] = {"end_step": ramp_end(task), "frequency": settings["frequency"]}
+    prune = [MagnitudePruning(settings["sparsity"], allocation="erk", **ramp)]
+    if any(map(is_embedding, model.layers)):  # which tfmot prunes unasked
+        prune.append(MagnitudePruning(settings["sparsity"], layers=is_embedding, **ramp))
+    found = distilled(model, teacher, task, "prune", prune)
     write_weights(model, task.path(".npz"))
     return found | {"zeros": zeros(model)} | export(model, task)
 
