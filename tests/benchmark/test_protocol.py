@@ -7,8 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfopt.benchmark import pinning
-from tfopt.benchmark.pinning import on_core, quiet_core
 from tfopt.benchmark.protocol import measure
 
 
@@ -150,7 +148,8 @@ def test_single_threaded_candidates_stay_on_one_core_and_others_do_not():
     before, seen = os.sched_getaffinity(0), {"one": set(), "two": set()}
     calls = {name: lambda name=name: seen[name].add(frozenset(os.sched_getaffinity(0))) for name in seen}
     timings = measure(calls, repeats=20, seconds=0, single_threaded=["one"])
-    assert seen["one"] == {frozenset({timings["one"].core})}
+    assert {len(cores) for cores in seen["one"]} == {1}
+    assert frozenset({timings["one"].core}) in seen["one"]
     assert timings["one"].core in before
     assert seen["two"] == {frozenset(before)}
     assert timings["two"].core is None
@@ -160,39 +159,6 @@ def test_single_threaded_candidates_stay_on_one_core_and_others_do_not():
 def test_where_threads_cannot_be_pinned_they_are_timed_all_the_same(monkeypatch):
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     assert measure({"a": int}, repeats=10, seconds=0, single_threaded=["a"])["a"].core is None
-
-
-def test_the_core_with_least_to_do_is_chosen_among_the_fastest(monkeypatch, tmp_path):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
-    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: None, raising=False)
-    monkeypatch.setattr(pinning, "CORES", tmp_path)
-    idle = iter(({0: 10, 1: 10, 2: 10, 3: 10}, {0: 12, 1: 19, 2: 15, 3: 30}))
-    monkeypatch.setattr(pinning, "_idle_ticks", lambda: next(idle))
-    for core, rate in enumerate((3000, 3000, 3000, 2000)):
-        folder = tmp_path / f"cpu{core}" / "cpufreq"
-        folder.mkdir(parents=True)
-        (folder / "cpuinfo_max_freq").write_text(str(rate))
-    assert quiet_core(0) == 1
-
-
-def test_a_core_that_is_forbidden_is_not_used(monkeypatch):
-    def forbid(pid, cores):
-        raise PermissionError
-
-    monkeypatch.setattr(os, "sched_setaffinity", forbid, raising=False)
-    with on_core(0) as core:
-        assert core is None
-
-
-def test_a_place_is_given_back_after_an_error():
-    before = allowed_cores()
-    with pytest.raises(ValueError, match="within"), on_core(quiet_core(0)):
-        raise ValueError("within")
-    assert allowed_cores() == before
-
-
-def allowed_cores():
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 
 @given(st.lists(st.integers(1_000, 10**7), min_size=60, max_size=60))

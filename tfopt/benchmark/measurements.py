@@ -34,7 +34,7 @@ class Latency(_Record):
         round_medians_ms: the median of each round, in which all entries had a turn: ratios are taken round by round.
         percentiles_ms: the percentiles 0, 1, …, 100.
         outliers: the fraction of inferences that took far longer than the others.
-        core: the core that a single thread was kept on, None where it was free to move.
+        core: the core that a single thread was kept on for most of the time, None where it was free to move.
     """
 
     threads: int | None

@@ -1,42 +1,89 @@
-"""Keeping single-threaded calls on one core, so that the scheduler does not move them while they are timed."""
+"""Keeping single-threaded calls on a core that is left alone, so that nothing moves or slows them meanwhile."""
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["on_core", "quiet_core"]
+__all__ = ["QuietCore", "on_core"]
 
 CORES = Path("/sys/devices/system/cpu")
-TIMES = Path("/proc/stat")
+PROBES, PROBE_LENGTH = 3, 10_000
+ALIKE = 1.15
+"""How many times the shortest probe one may take on a quiet core; on a shared one it takes a third longer and more."""
+PAUSE_SECONDS = 0.02
 
 
-def quiet_core(seconds: float = 0.2) -> int | None:
-    """The core to time a single thread on: of the highest clock rate, and of those the one with least to do.
+class QuietCore:
+    """The core to time a single thread on, asked for again before each turn.
+
+    Two hardware threads of a core slow each other down by a third and more. On a virtual machine the other one may be a
+    neighbour's, for seconds at a time, and no figure of the system tells. A short computation does: a core is quiet
+    while that takes about as long as it took at best, on any core. The core stays the same as long as it is quiet; then
+    another quiet one takes its place, and where there is none, the search waits. After the turn the core is looked at
+    again: what it was disturbed in is to be repeated.
 
     Args:
-        seconds: how long to watch what the cores do; meanwhile this thread sleeps.
-
-    Returns:
-        Its number, the highest of equal ones, since most systems handle interrupts on the first. None where the system
-        pins no threads (macOS, Windows).
+        patience_seconds: how long all searches may wait, and how long what is repeated may have taken, together.
+        probe: what tells how fast a core is; a fraction of a millisecond of one thread.
+        clock: monotonic time in nanoseconds.
 
     Example:
-        >>> core = quiet_core(seconds=0.0)
+        >>> core = QuietCore(patience_seconds=0.0).find()
         >>> core is None or core in os.sched_getaffinity(0)
         True
     """
-    if not hasattr(os, "sched_setaffinity"):
-        return None
-    allowed = os.sched_getaffinity(0)
-    before = _idle_ticks()
-    time.sleep(seconds)
-    after = _idle_ticks()
-    idle = {core: after.get(core, 0) - before.get(core, 0) for core in allowed}
-    return max(allowed, key=lambda core: (_highest_clock_rate(core), idle[core], core))
+
+    def __init__(
+        self,
+        patience_seconds: float,
+        *,
+        probe: Callable[[], object] = lambda: sum(range(PROBE_LENGTH)),
+        clock: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        self._patience_seconds, self._probe, self._clock = patience_seconds, probe, clock
+        self._shortest = math.inf
+        durations = {core: self._duration(core) for core in _fastest_cores()}
+        self._cores = sorted(durations, key=durations.__getitem__)
+
+    def find(self) -> int | None:
+        """Its number; None where the system pins no threads (macOS, Windows).
+
+        Where no core is quiet and the patience is at its end, it is the one that was quiet last.
+        """
+        while self._cores:
+            for core in self._cores:
+                if self._duration(core) <= ALIKE * self._shortest:
+                    self._cores.remove(core)
+                    self._cores.insert(0, core)
+                    return core
+            if self._patience_seconds <= 0:
+                break
+            time.sleep(PAUSE_SECONDS)
+            self._patience_seconds -= PAUSE_SECONDS
+        return self._cores[0] if self._cores else None
+
+    def was_quiet(self, seconds: float) -> bool:
+        """Whether the core is still quiet after so long a turn, or has to do as the patience is at its end."""
+        if self._patience_seconds <= 0 or self._duration(self._cores[0]) <= ALIKE * self._shortest:
+            return True
+        self._patience_seconds -= seconds
+        return False
+
+    def _duration(self, core: int) -> int:
+        """The shortest of a few probes, in nanoseconds."""
+        durations = []
+        with on_core(core):
+            for _ in range(PROBES):
+                begin = self._clock()
+                self._probe()
+                durations.append(self._clock() - begin)
+        self._shortest = min(self._shortest, *durations)
+        return min(durations)
 
 
 @contextmanager
@@ -49,7 +96,7 @@ def on_core(core: int | None) -> Iterator[int | None]:
         The number of the core, or None where none was given or the system forbids it.
 
     Example:
-        >>> with on_core(quiet_core(seconds=0.0)) as core:
+        >>> with on_core(QuietCore(patience_seconds=0.0).find()) as core:
         ...     core is None or os.sched_getaffinity(0) == {core}
         True
     """
@@ -68,13 +115,13 @@ def on_core(core: int | None) -> Iterator[int | None]:
         os.sched_setaffinity(0, allowed)
 
 
-def _idle_ticks() -> dict[int, int]:
-    """How long each core has had nothing to do; empty where the system does not tell."""
-    try:
-        lines = [line.split() for line in TIMES.read_text().splitlines()]
-    except OSError:
-        return {}
-    return {int(line[0][3:]): int(line[4]) for line in lines if line and line[0][:3] == "cpu" and line[0] != "cpu"}
+def _fastest_cores() -> list[int]:
+    """Those of the highest clock rate that this process may use; the last ones first, as interrupts go to the first."""
+    if not hasattr(os, "sched_setaffinity"):
+        return []
+    rates = {core: _highest_clock_rate(core) for core in os.sched_getaffinity(0)}
+    highest = max(rates.values())
+    return sorted((core for core, rate in rates.items() if rate == highest), reverse=True)
 
 
 def _highest_clock_rate(core: int) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -14,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tfopt.benchmark.pinning import on_core, quiet_core
+from tfopt.benchmark.pinning import QuietCore, on_core
 from tfopt.benchmark.timing_statistics import median_interval, outlier_share
 
 __all__ = ["Timing", "measure"]
@@ -23,6 +24,8 @@ __all__ = ["Timing", "measure"]
 # with the others' data in the caches and their worker threads still spinning on the cores.
 ROUNDS = 20
 UNRECORDED_CALLS_PER_TURN = 2
+PATIENCE = 3.0
+"""How much longer a measurement may take for the sake of a quiet core, as a multiple of what is recorded."""
 WARMUP_WINDOW = 5
 WARMUP_TOLERANCE = 0.05
 
@@ -46,7 +49,7 @@ class Timing:
         round_medians_ms: the median of each round; those of two candidates of one run are taken in pairs.
         percentiles_ms: the percentiles 0, 1, …, 100.
         outliers: the fraction of calls that took far longer than the others.
-        core: the core that the calls were kept on, None where they were not.
+        core: the core that most calls were kept on, None where they were not.
     """
 
     p50_ms: float
@@ -85,7 +88,8 @@ def measure(
         repeats: recorded calls of each candidate, at least.
         seconds: recorded time of each candidate, at least.
         warmup_seconds: warm-up ends after this time even if the times have not settled.
-        single_threaded: keys whose calls use one thread: they are kept on one core where the system can.
+        single_threaded: keys whose calls use one thread: each turn is kept on one core that is quiet, where the system
+            can. It waits for one, and a turn that was disturbed is repeated, until all takes four times as long.
         on_progress: called between turns with the fraction that is done, in [0, 1].
         on_failure: called with the key and the error of a candidate that fails, which is then left out of the rest
             and of the result. Without it the error ends the measurement.
@@ -97,7 +101,7 @@ def measure(
         True
     """
     with _garbage_collector_off():
-        core = quiet_core() if single_threaded else None
+        core = QuietCore(PATIENCE * seconds * len(single_threaded)) if single_threaded else None
         turns = {key: _Turns(call, core if key in single_threaded else None, clock) for key, call in candidates.items()}
         alive = dict(turns)
 
@@ -144,8 +148,9 @@ def _garbage_collector_off() -> Iterator[None]:
 class _Turns:
     """The turns of one candidate, and what they have recorded."""
 
-    def __init__(self, call: Callable[[], object], core: int | None, clock: Clock) -> None:
+    def __init__(self, call: Callable[[], object], core: QuietCore | None, clock: Clock) -> None:
         self.call, self.core, self.clock = call, core, clock
+        self.cores = Counter[int | None]()
         self.rounds: list[list[int]] = []
         self.warmup_calls, self.settled = 0, False
 
@@ -153,7 +158,7 @@ class _Turns:
         """Calls until the times are stable, or the time is up."""
         call, clock, medians = self.call, self.clock, list[float]()
         begin = clock()
-        with on_core(self.core) as self.core:
+        with self.on_quiet_core():
             while not self.settled and (len(medians) < 2 or clock() - begin <= limit_seconds * 1e9):
                 edges = [clock()]
                 for _ in range(WARMUP_WINDOW):
@@ -165,17 +170,24 @@ class _Turns:
 
     def take(self, calls: int, nanoseconds: float) -> None:
         """One turn: at least so many calls, for at least so long."""
-        call, clock, durations, spent = self.call, self.clock, list[int](), 0
-        with on_core(self.core) as self.core:
-            for _ in range(UNRECORDED_CALLS_PER_TURN):
-                call()
-            while len(durations) < calls or spent < nanoseconds:
-                begin = clock()
-                call()
-                # A clock may not advance within a very short call; a call still takes some time.
-                durations.append(max(clock() - begin, 1))
-                spent += durations[-1]
+        call, clock, was_quiet = self.call, self.clock, False
+        while not was_quiet:
+            durations, spent = list[int](), 0
+            with self.on_quiet_core() as core:
+                for _ in range(UNRECORDED_CALLS_PER_TURN):
+                    call()
+                while len(durations) < calls or spent < nanoseconds:
+                    begin = clock()
+                    call()
+                    # A clock may not advance within a very short call; a call still takes some time.
+                    durations.append(max(clock() - begin, 1))
+                    spent += durations[-1]
+            was_quiet = core is None or self.core is None or self.core.was_quiet(spent / 1e9)
         self.rounds.append(durations)
+        self.cores[core] += 1
+
+    def on_quiet_core(self) -> AbstractContextManager[int | None]:
+        return on_core(self.core.find() if self.core else None)
 
     def timing(self) -> Timing:
         """What all turns tell."""
@@ -194,5 +206,5 @@ class _Turns:
             round_medians_ms=tuple(float(np.median(durations)) for durations in rounds),
             percentiles_ms=tuple(percentiles),
             outliers=outlier_share(pooled),
-            core=self.core,
+            core=self.cores.most_common(1)[0][0],
         )
