@@ -202,15 +202,14 @@ class Scoreboard:
 
     def measure_tool(self, name: str, tool: str, float_keys: list[str], judge: Worker) -> None:
         """The methods of one tool, each with all seeds."""
-        keys = {
-            (seed, method): self.key(name, seed, method, TOOLS[tool], float_keys[seed])
-            for seed, method in self.cases(TOOLS[tool])
-        }
-        missing = {
-            f"{name}/{seed}/{tool}/{method}": (self.task(name, seed, method), key)
-            for (seed, method), key in keys.items()
-            if self.arguments.again or not self.is_known(name, seed, tool, method, key)
-        }
+        missing = {}
+        for seed, method in self.cases(TOOLS[tool]):
+            task, title = self.task(name, seed, method), f"{name}/{seed}/{tool}/{method}"
+            key = self.key(name, seed, method, TOOLS[tool], float_keys[seed])
+            row = self.results["rows"].get(title, {})
+            known = row.get("key") == key and ("failed" in row or Path(task["folder"], row["file"]).exists())
+            if self.arguments.again or not known:
+                missing[title] = task, key
         if not missing:
             return
         started = time.perf_counter()
@@ -230,13 +229,6 @@ class Scoreboard:
                 if "failed" not in row:
                     row |= judge.ask({**task, "method": "score", "files": [row["file"]]})
                 self.note(title, {**row, "key": key}, started)
-
-    def is_known(self, name: str, seed: int, tool: str, method: str, key: str) -> bool:
-        """Whether the results have it, and its file is there."""
-        row = self.results["rows"].get(f"{name}/{seed}/{tool}/{method}", {})
-        if row.get("key") != key:
-            return False
-        return "failed" in row or (self.folder(name) / str(seed) / row["file"]).exists()
 
     def cases(self, tool: Tool) -> Iterator[tuple[int, str]]:
         return ((seed, method) for seed in range(self.arguments.seeds) for method in tool.methods)

@@ -54,8 +54,8 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.kill()
         if self.process:
-            self.process.kill()
             self.process.communicate()
 
     def kill(self) -> None:
