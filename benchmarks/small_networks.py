@@ -86,7 +86,7 @@ def residual_cnn(keras: Any, shape: tuple[int, ...], classes: int) -> Any:
 
 NETWORKS = {
     "plain_cnn": plain_cnn,
-    "wide_cnn": partial(plain_cnn, stages=((32, 32), (64, 64), (128,)), units=128, momentum=0.9),
+    "wide_cnn": partial(plain_cnn, stages=((24, 24), (48, 48), (96,)), units=96, momentum=0.9),
     "separable_cnn": separable_cnn,
     # As MLPerf Tiny's keyword spotting has it (arXiv:2106.07597), with a square stem.
     "ds_cnn": partial(separable_cnn, stem=64, blocks=((64, 1),) * 4, momentum=0.9),

@@ -133,7 +133,7 @@ def default_loss(model: keras.Model, x: np.ndarray, y: np.ndarray) -> keras.loss
     """
     if len(model.outputs) != 1:
         raise ConfigError(
-            f"optimize: the model has {len(model.outputs)} outputs; pass loss=... as Keras's compile takes it."
+            f"The model '{model.name}' has {len(model.outputs)} outputs; pass loss=... as Keras's compile takes it."
         )
     some = keras.tree.map_structure(lambda array: array[:64], x)
     outputs = np.asarray(model.predict(some, verbose=0))

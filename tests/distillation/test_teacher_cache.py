@@ -153,18 +153,17 @@ def test_damaged_folders_are_refused(tmp_path):
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
-    answers = cache(tmp_path / "new" / "answers")
     calls = []
 
-    def interrupted(batch):
+    def interrupted(seen, batch):
         calls.append(batch)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return TeacherCache._answers(answers, batch)
 
-    monkeypatch.setattr(answers, "_answers", interrupted)
+    monkeypatch.setattr("tfopt.distillation.teacher_cache.update_digest", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        answers.attach(np.repeat(X, 20, axis=0))
+        cache(tmp_path / "new" / "answers").attach(np.repeat(X, 20, axis=0))
+    assert len(calls) == 2
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,6 @@ class TeacherCache:
     def __init__(self, folder: str | Path, teachers: Teachers) -> None:
         self.folder = Path(folder)
         self._teachers = teachers
-        self._answer = tf.function(teachers.features, autograph=False, reduce_retracing=True)
 
     def attach(self, data: Any) -> Any:
         """Puts the answers beside the samples; computes and writes them where the folder is not there.
@@ -74,13 +74,14 @@ class TeacherCache:
 
     def _write(self, data: FixedData) -> None:
         seen, files = hashlib.sha256(), []
+        features = tf.function(self._teachers.features, autograph=False, reduce_retracing=True)
         with write_whole(self.folder) as temporary:
             temporary.mkdir()
             with ExitStack() as stack:
                 streams: list[Any] = []
                 for batch in data.batches():
                     update_digest(seen, batch)
-                    answers = self._answers(batch)
+                    answers = _answers(features, batch)
                     if not streams:
                         files = [
                             {"file": f"answers_{index}.bin", "dtype": str(answer.dtype), "shape": answer.shape[1:]}
@@ -125,17 +126,13 @@ class TeacherCache:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._mismatch(f"its files are damaged ({type(error).__name__}: {error})") from None
         sizes_bytes = [(self.folder / file["file"]).stat().st_size for file in files]
-        fresh = self._answers(next(data.batches()))
+        fresh = _answers(self._teachers.features, next(data.batches()))
         for stored, new, size_bytes in zip(answers, fresh, sizes_bytes, strict=True):
             if size_bytes != stored.dtype.itemsize * math.prod(stored.shape) or not _is_close(stored[: len(new)], new):
                 raise self._mismatch("the teachers now give other answers than it holds")
         per_teacher = len(answers) // len(self._teachers.models)
         rows = [answers[start : start + per_teacher] for start in range(0, len(answers), per_teacher)]
         return tuple(tuple(row) for row in rows)
-
-    def _answers(self, batch: Any) -> list[np.ndarray]:
-        answers = self._answer(keras.tree.map_structure(ops.convert_to_tensor, batch))
-        return [_storable(answer) for answer in keras.tree.flatten(answers)]
 
     def _digest(self) -> str:
         digest = hashlib.sha256(repr(self._teachers.description).encode())
@@ -148,6 +145,11 @@ class TeacherCache:
             f"Distiller: the cache {self.folder} does not belong to this training: {what}. "
             "Choose another folder with cache=..., or delete this one."
         )
+
+
+def _answers(features: Callable[[Any], Any], batch: Any) -> list[np.ndarray]:
+    answers = features(keras.tree.map_structure(ops.convert_to_tensor, batch))
+    return [_storable(answer) for answer in keras.tree.flatten(answers)]
 
 
 def _storable(answer: Any) -> np.ndarray:
