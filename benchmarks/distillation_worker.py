@@ -55,7 +55,7 @@ def banking77(folder: Path) -> dict[str, np.ndarray]:
 def image_teacher() -> keras.Model:
     x = keras.Input((28, 28, 1))
     y = x
-    for channels in (24, 48, 96):
+    for channels in (16, 32, 64):
         for _ in range(2):
             y = L.Conv2D(channels, 3, padding="same", use_bias=False)(y)
             y = L.ReLU()(L.BatchNormalization()(y))
@@ -69,7 +69,7 @@ def image_student() -> keras.Model:
     y = x
     for channels in (8, 16):
         y = L.ReLU()(L.BatchNormalization()(L.Conv2D(channels, 3, strides=2, padding="same", use_bias=False)(y)))
-    y = L.Dense(64, "relu", name="features")(L.GlobalAveragePooling2D()(y))
+    y = L.Dense(64, "relu", name="features")(L.Flatten()(y))
     return keras.Model(x, L.Dense(10)(y))
 
 
