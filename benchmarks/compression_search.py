@@ -68,8 +68,10 @@ def split(name: str, folder: Path, seed: int) -> Arrays:
 
 
 def groups_of(model: keras.Model) -> dict[str, str]:
-    """The layers with kernels in the order of the network, in parts of about as many."""
-    names = [layer.name for layer in model.layers if hasattr(layer, "kernel")]
+    """The layers with kernels, and embeddings, in the order of the network, in parts of about as many."""
+    names = [
+        layer.name for layer in model.layers if hasattr(layer, "kernel") or isinstance(layer, keras.layers.Embedding)
+    ]
     parts = [part for part in np.array_split(names, GROUPS) if len(part)]
     return {f"part{number}": "|".join(map(re.escape, part)) for number, part in enumerate(parts, start=1)}
 

@@ -51,16 +51,46 @@ def test_the_integers_are_those_of_the_grid() -> None:
     assert codes.dtype == np.int8
 
 
+def words(count: int = 50) -> keras.Model:
+    tokens = keras.Input((4,), dtype="int32")
+    x = layers.Flatten()(layers.Embedding(count, 8, name="words")(tokens))
+    return keras.Model(tokens, layers.Dense(3, name="scores")(x))
+
+
+def test_a_table_has_the_grid_of_what_is_looked_up() -> None:
+    tokens = np.arange(48).reshape(-1, 4) % 50
+    aware = quantize_aware(words(), calibration=tokens)
+    assert size_bytes(aware) == 50 * 8 + 4 + 4 * 8 * 3 + 3 * 8
+    stored = stored_weights(aware)
+    place = [array.shape for array in stored].index((50, 8))
+    codes, scale = stored[place : place + 2]
+    table = np.array(aware.get_layer("words").embeddings)
+    steps = codes.astype(float) - codes[tuple(np.argwhere(np.abs(table) == np.abs(table).min())[0])]
+    np.testing.assert_allclose(steps * scale, table, atol=float(scale))
+    wide = quantize_aware(words(), calibration=tokens, config="int16x8")
+    assert size_bytes(wide) == 2 * 50 * 8 + 4 + 4 * 8 * 3 + 3 * 8
+    mixed = quantize_aware(words(), calibration=tokens, layers={"words": "none"})
+    assert size_bytes(mixed) == 4 * 50 * 8 + 4 * 8 * 3 + 3 * 8
+    assert size_bytes(words()) == 4 * (50 * 8 + 4 * 8 * 3 + 3)
+
+
 def test_shared_layers_count_once() -> None:
     shared = layers.Dense(4)
     x = keras.Input((4,))
     assert size_bytes(keras.Model(x, shared(shared(x)))) == 4 * (16 + 4)
 
 
+SAMPLES = {
+    "images": (model, np.random.default_rng(0).normal(size=(16, 8, 8, 4)).astype("float32")),
+    "text": (lambda: words(count=4000), np.random.default_rng(0).integers(4000, size=(500, 4))),
+}
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("conversion_in_this_process")
-def test_a_file_is_as_large(tmp_path: Path) -> None:
-    samples = np.random.default_rng(0).normal(size=(16, 8, 8, 4)).astype("float32")
-    aware = quantize_aware(model(), calibration=samples)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_file_is_as_large(name: str, tmp_path: Path) -> None:
+    build, samples = SAMPLES[name]
+    aware = quantize_aware(build(), calibration=samples)
     artifact = export_tflite(aware, tmp_path / "aware.tflite")
     assert size_bytes(aware) == pytest.approx(artifact.size_bytes, rel=0.15)

@@ -108,6 +108,19 @@ def test_zeros_are_there_from_the_first_epoch_on() -> None:
     assert np.count_nonzero(student.get_layer("second").kernel) == 256
 
 
+def test_the_embedding_of_a_group_loses_weights_and_is_counted_in_int8() -> None:
+    words = [keras.Input((8,)), layers.Embedding(200, 16, name="words"), layers.Flatten()]
+    text = keras.Sequential([*words, layers.Dense(3, "softmax", name="scores")])
+    tokens = np.random.default_rng(0).integers(200, size=(96, 8))
+    groups = {"words": "words", "rest": "scores"}
+    found = CompressionHyperModel(text, (tokens, Y), budget="download: 20%", groups=groups)
+    hp = values(sparsity__words=0.9, sparsity__rest=0.0)
+    built = found.build(hp)
+    history = found.fit(hp, built, tokens, Y, validation_data=(tokens, Y), epochs=1, verbose=0).history
+    assert np.mean(np.array(built.student.get_layer("words").embeddings) == 0) == pytest.approx(0.9, abs=0.01)
+    assert history["budget_used"][-1] < 1  # a quarter for its int8, less for its zeros
+
+
 def test_the_objective_is_the_score_less_what_exceeds_the_budget() -> None:
     found = hyper_model(techniques=["channels"], penalty=2.0)
     _, history = fitted(found, values(channels=1.0, learning_rate=1e-3))

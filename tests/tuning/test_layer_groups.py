@@ -38,6 +38,19 @@ def test_layers_may_be_in_no_group() -> None:
     assert LayerGroups(model(), {"first": "conv"}).group_of("scores") is None
 
 
+def test_embeddings_lose_weights_in_groups_that_are_named() -> None:
+    words = [keras.Input((4,), dtype="int32"), layers.Embedding(9, 4, name="words"), layers.Flatten()]
+    text = keras.Sequential([*words, layers.Dense(2, name="scores")])
+    assert [layer.name for layer in LayerGroups(text, None).kernels_of(text)[""]] == ["scores"]
+    named = LayerGroups(text, {"text": "words", "rest": "scores"})
+    assert [group.has_kernels for group in named] == [True, True]
+    assert {group: [layer.name for layer in found] for group, found in named.kernels_of(text).items()} == {
+        "text": ["words"],
+        "rest": ["scores"],
+    }
+    assert [group.has_kernels for group in LayerGroups(text, {"rest": "scores"})] == [True]
+
+
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from operator import attrgetter
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,16 +12,20 @@ from keras import ops
 
 from tfopt.quantization.fake_quant import weight_scale
 from tfopt.quantization.layers import FakeQuantize, LearnedFakeQuantize, QuantizeAware
+from tfopt.surgery.graph import read_graph
 from tfopt.surgery.select import iterate_layers
 
 __all__ = ["stored_weights"]
+
+RANGES = (FakeQuantize, LearnedFakeQuantize)
 
 
 def stored_weights(model: keras.Model) -> list[np.ndarray]:
     """The weights of a model as its .tflite file would hold them, about.
 
-    Weights that `quantize_aware` rounds are int8 with a float32 scale for each channel, or float16; a batch norm is the
-    one offset that is left of it after folding; ranges of activations are no arrays, random states are left out, and
+    Weights that `quantize_aware` rounds are int8 with a float32 scale for each channel, or float16; the table of an
+    Embedding whose output is rounded has that output's grid; a batch norm is the one offset that is left of it after
+    folding; ranges of activations are no arrays, random states are left out, and
     all else is float32. It is an estimate: the file also holds its graph, some kB, and a batch norm that follows no
     convolution keeps its factors.
 
@@ -44,8 +50,11 @@ def stored_weights(model: keras.Model) -> list[np.ndarray]:
             weight = attrgetter(name)(wrapper.layer)
             counted.add(id(weight))
             stored += _rounded(ops.convert_to_tensor(weight), wrapper.scale_axes)
+    for table, ranges in _rounded_tables(model):
+        counted.add(id(table))
+        stored += _codes(table, ranges)
     for layer in iterate_layers(model):
-        if isinstance(layer, (FakeQuantize, LearnedFakeQuantize)):
+        if isinstance(layer, RANGES):
             continue
         weights = [weight for weight in layer.weights if id(weight) not in counted]
         counted.update(id(weight) for weight in weights)
@@ -60,3 +69,22 @@ def _rounded(weight: object, scale_axes: tuple[int, ...] | None) -> list[np.ndar
     scale = np.asarray(weight_scale(weight, scale_axes))
     steps = np.round(np.asarray(weight) / np.where(scale > 0, scale, 1))
     return [steps.astype(np.int8), scale.astype(np.float32)]
+
+
+def _rounded_tables(model: keras.Model) -> Iterator[tuple[keras.Variable, keras.Layer]]:
+    """The tables whose rows are rounded after they are looked up, each with the layer that rounds them."""
+    if not any(isinstance(layer, RANGES) for layer in model.layers):
+        return
+    graph = read_graph(model)
+    for call in graph.calls:
+        if isinstance(call.operation, keras.layers.Embedding):
+            takers = [taker.operation for taker in graph.consumers.get(call.output, [])]
+            if takers and all(isinstance(taker, RANGES) for taker in takers):
+                yield call.operation.embeddings, takers[0]
+
+
+def _codes(table: keras.Variable, ranges: Any) -> list[np.ndarray]:
+    rounded, scale = (np.asarray(tensor) for tensor in ranges(ops.convert_to_tensor(table)))
+    kind = np.dtype(f"int{ranges.bits}")
+    codes = np.round(rounded / np.where(scale > 0, scale, 1))
+    return [(codes - codes.min() + np.iinfo(kind).min).astype(kind), scale.astype(np.float32)]

@@ -23,7 +23,7 @@ from tfopt.quantization import is_quantize_aware, quantize_aware
 from tfopt.recipe import Quantization
 from tfopt.surgery.graph import read_graph, rebuild
 from tfopt.surgery.model import check_model
-from tfopt.surgery.select import LayerFilter, select_kernels
+from tfopt.surgery.select import LayerFilter
 from tfopt.tuning.budget_penalty import OBJECTIVE, BudgetPenalty
 from tfopt.tuning.compression_cost import ESTIMATED, download_bytes, estimated_figures
 from tfopt.tuning.layer_groups import LayerGroups
@@ -69,8 +69,9 @@ class CompressionHyperModel(keras_tuner.HyperModel):
         budget: what a model may take: "size: 20%" (of the given model's weights, as a .tflite stores them), "download:
             300 kB" (after gzip), "flops: 50%", or several with commas between them.
         groups: from a name to a regular expression that whole layer names match. Where several match, the first counts;
-            layers of no group keep their channels and weights, and are int8 unless every group is float. By default the
-            whole model is one group, and its hyperparameters have no suffix.
+            layers of no group keep their channels and weights, and are int8 unless every group is float. The tables of
+            embeddings lose weights where a group has them. By default the whole model is one group, which prunes no
+            embedding, and its hyperparameters have no suffix.
         techniques: what is searched, of "channels", "sparsity", "quantization" and "distillation"; by default those
             that save what the budget is of and that the model allows. The learning rate is searched in any case.
         quantizations: the modes of a group: "int8", "none" (float) and, slow on CPUs, "int16x8", which TFLite has for
@@ -265,11 +266,9 @@ class CompressionHyperModel(keras_tuner.HyperModel):
     def _pruning(self, hp: Any, student: keras.Model, steps: int) -> list[keras.callbacks.Callback]:
         if "sparsity" not in self._techniques:
             return []
-        members: dict[str | None, set[int]] = {}
-        for layer, _ in select_kernels(student):
-            members.setdefault(self._groups.group_of(layer.name), set()).add(id(layer))
+        layers = self._groups.kernels_of(student)
         sparsities: dict[LayerFilter, float] = {
-            partial(_is_among, members[group.name]): hp.get(group.label("sparsity"))
+            partial(_is_among, frozenset(map(id, layers[group.name]))): hp.get(group.label("sparsity"))
             for group in self._groups
             if group.has_kernels and hp.get(group.label("sparsity"))
         }
@@ -294,7 +293,7 @@ def plain_model(model: keras.Model) -> keras.Model:
     return model.student if isinstance(model, Distiller) else model
 
 
-def _is_among(members: set[int], layer: keras.layers.Layer) -> bool:
+def _is_among(members: frozenset[int], layer: keras.layers.Layer) -> bool:
     return id(layer) in members
 
 

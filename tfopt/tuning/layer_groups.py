@@ -12,7 +12,7 @@ from tfopt.errors import ConfigError, ModelError
 from tfopt.pruning.channel_coverage import channel_coverage
 from tfopt.surgery.elementary import origin_of
 from tfopt.surgery.graph import read_graph
-from tfopt.surgery.select import select_kernels
+from tfopt.surgery.select import iterate_layers, select_kernels
 
 __all__ = ["WHOLE_MODEL", "LayerGroup", "LayerGroups"]
 
@@ -28,7 +28,7 @@ class LayerGroup:
         name: of the group.
         pattern: the regular expression that the whole names of its layers match, and none before it.
         loses_channels: whether one of them may lose channels.
-        has_kernels: whether one of them has a kernel that `MagnitudePruning` prunes by default.
+        has_kernels: whether one of them has a kernel that is pruned (`LayerGroups.kernels_of`).
     """
 
     name: str
@@ -68,6 +68,7 @@ class LayerGroups:
     """
 
     def __init__(self, model: keras.Model, patterns: Mapping[str, str] | None) -> None:
+        self._are_named = patterns is not None
         patterns = {WHOLE_MODEL: ".*"} if patterns is None else patterns
         self._names = list(dict.fromkeys(call.name for call in read_graph(model).calls))
         self._group_of = {name: _first_match(name, patterns) for name in self._names}
@@ -80,7 +81,7 @@ class LayerGroups:
                     f"Its layers: {', '.join(self._names)}."
                 )
         narrowed = {self._group_of[name] for group in channel_coverage(model).removable for name in group.layers}
-        pruned = {self.group_of(layer.name) for layer in _layers_with_kernels(model)}
+        pruned = self.kernels_of(model)
         self._groups = tuple(
             LayerGroup(name, pattern, name in narrowed, name in pruned) for name, pattern in patterns.items()
         )
@@ -92,12 +93,26 @@ class LayerGroups:
         """The name of the group that a layer is in, or the layer that it was made of; None where it is in none."""
         return self._group_of.get(origin_of(layer, self._names))
 
+    def kernels_of(self, model: keras.Model) -> dict[str | None, list[keras.layers.Layer]]:
+        """The layers that are pruned, by group: those with the kernels that `MagnitudePruning` prunes by default.
 
-def _layers_with_kernels(model: keras.Model) -> list[keras.layers.Layer]:
+        Embeddings are among them where groups were given.
+
+        Args:
+            model: the one of these groups, or one that was made of it.
+        """
+        found: dict[str | None, list[keras.layers.Layer]] = {}
+        for layer in _layers_with_kernels(model, embeddings=self._are_named):
+            found.setdefault(self.group_of(layer.name), []).append(layer)
+        return found
+
+
+def _layers_with_kernels(model: keras.Model, *, embeddings: bool) -> list[keras.layers.Layer]:
+    found = [layer for layer in iterate_layers(model) if embeddings and isinstance(layer, keras.layers.Embedding)]
     try:
-        return [layer for layer, _ in select_kernels(model)]
+        return [*found, *(layer for layer, _ in select_kernels(model))]
     except ModelError:  # there is none
-        return []
+        return found
 
 
 def _first_match(name: str, patterns: Mapping[str, str]) -> str | None:
