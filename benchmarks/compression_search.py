@@ -1,6 +1,6 @@
 """Bayesian against random search for a compression, `tfopt.tuning.compress`, each with the same time.
 
-    python benchmarks/compression_search.py [--sets NAME ...] [--seeds 2] [--trials 24] [--data FOLDER]
+    python benchmarks/compression_search.py [--sets NAME ...] [--seeds 1] [--trials 16] [--data FOLDER]
 
 The data sets and float networks are those of benchmarks/scoreboard.py, with a part of the training data so that a
 trial takes seconds. Both searches have the same space (channels, zeros and bits of three groups of layers, temperature,
@@ -138,8 +138,8 @@ def main() -> None:
     data = os.environ.get("TFOPT_DATA") or ROOT.parents[1] / "shared" / "data"
     parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--seeds", type=int, default=2, help="how many, from 0 on")
-    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--seeds", type=int, default=1, help="how many, from 0 on")
+    parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     results: Row = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"sets": {}}

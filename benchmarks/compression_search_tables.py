@@ -26,13 +26,18 @@ def render_compression_search(results: dict[str, Any]) -> str:
     first = next(iter(results["sets"].values()))
     lines += [
         "",
-        f'`budget="{settings["budget"]}"`, {settings["trials"]} trials each, three groups of layers. Means of '
-        f"{len(first['runs'])} seeds; what had ended when the shorter search was done. A search sees validation "
-        f"accuracy only. {settings['train_samples']:,} training samples at most.",
+        f'`budget="{settings["budget"]}"`, {settings["trials"]} trials each, three groups of layers. {_seeds(first)}; '
+        "what had ended when the shorter search was done. A search sees validation accuracy only. "
+        f"{settings['train_samples']:,} training samples at most.",
         "",
         measured(results, "compression_search"),
     ]
     return "\n".join(lines)
+
+
+def _seeds(one: dict[str, Any]) -> str:
+    count = len(one["runs"])
+    return "One seed" if count == 1 else f"Means of {count} seeds"
 
 
 def _best(runs: list[dict[str, Any]], search: str, key: str) -> str:

@@ -26,9 +26,9 @@ METHODS = {
 
 def render_distillation(results: dict[str, Any]) -> str:
     sets = {name: one for name, one in results.items() if name != "machine"}
-    titles = [
-        title for name in sets for title in (f"{name}, accuracy", "of single seeds", "epoch, times the student's alone")
-    ]
+    titles = []
+    for name, one in sets.items():
+        titles += [f"{name}, accuracy", "of single seeds", *(["epoch, times the student's alone"] * ("timing" in one))]
     lines = [f"| | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
     for method, title in METHODS.items():
         cells = []
@@ -39,9 +39,10 @@ def render_distillation(results: dict[str, Any]) -> str:
                 if row
                 else ["", ""]
             )
-            timing = one.get("timing", {})
-            cells.append(f"{timing[method]['median'] / timing['alone']['median']:.2f}" if method in timing else "")
-        lines.append(f"| {title} | {' | '.join(cells)} |")
+            if timing := one.get("timing"):
+                cells.append(f"{timing[method]['median'] / timing['alone']['median']:.2f}" if method in timing else "")
+        if any(cells):
+            lines.append(f"| {title} | {' | '.join(cells)} |")
     lines.append("")
     for name, one in sets.items():
         parameters = one["accuracy"]["alone"]["parameters"]
