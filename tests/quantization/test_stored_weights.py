@@ -78,6 +78,13 @@ def test_shared_layers_count_once() -> None:
     shared = layers.Dense(4)
     x = keras.Input((4,))
     assert size_bytes(keras.Model(x, shared(shared(x)))) == 4 * (16 + 4)
+    table = layers.Embedding(50, 8, name="words")
+    pair = [keras.Input((4,), dtype="int32", name=name) for name in ("question", "answer")]
+    both = layers.Flatten()(layers.Concatenate()([table(tokens) for tokens in pair]))
+    model = keras.Model(pair, layers.Dense(2, name="scores")(both))
+    tokens = np.arange(48).reshape(-1, 4) % 50
+    aware = quantize_aware(model, calibration={"question": tokens, "answer": tokens})
+    assert [array.shape for array in stored_weights(aware)].count((50, 8)) == 1
 
 
 SAMPLES = {

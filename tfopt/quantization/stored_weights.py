@@ -25,9 +25,8 @@ def stored_weights(model: keras.Model) -> list[np.ndarray]:
 
     Weights that `quantize_aware` rounds are int8 with a float32 scale for each channel, or float16; the table of an
     Embedding whose output is rounded has that output's grid; a batch norm is the one offset that is left of it after
-    folding; ranges of activations are no arrays, random states are left out, and
-    all else is float32. It is an estimate: the file also holds its graph, some kB, and a batch norm that follows no
-    convolution keeps its factors.
+    folding; ranges of activations are no arrays, random states are left out, and all else is float32. It is an
+    estimate: the file also holds its graph, some kB, and a batch norm that follows no convolution keeps its factors.
 
     Args:
         model: quantize-aware or float, built.
@@ -51,8 +50,9 @@ def stored_weights(model: keras.Model) -> list[np.ndarray]:
             counted.add(id(weight))
             stored += _rounded(ops.convert_to_tensor(weight), wrapper.scale_axes)
     for table, ranges in _rounded_tables(model):
-        counted.add(id(table))
-        stored += _codes(table, ranges)
+        if id(table) not in counted:
+            counted.add(id(table))
+            stored += _codes(table, ranges)
     for layer in iterate_layers(model):
         if isinstance(layer, RANGES):
             continue
@@ -73,8 +73,9 @@ def _rounded(weight: object, scale_axes: tuple[int, ...] | None) -> list[np.ndar
 
 def _rounded_tables(model: keras.Model) -> Iterator[tuple[keras.Variable, keras.Layer]]:
     """The tables whose rows are rounded after they are looked up, each with the layer that rounds them."""
-    if not any(isinstance(layer, RANGES) for layer in model.layers):
-        return
+    for kinds in (RANGES, keras.layers.Embedding):  # most models have none, and this is asked after every epoch
+        if not any(isinstance(layer, kinds) for layer in model.layers):
+            return
     graph = read_graph(model)
     for call in graph.calls:
         if isinstance(call.operation, keras.layers.Embedding):
