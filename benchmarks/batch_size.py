@@ -1,11 +1,12 @@
 """What a search for a batch size takes and finds, beside an exhaustive sweep of the same sizes.
 
-    python benchmarks/batch_size.py [--data FOLDER] [--searches 3]
+    python benchmarks/batch_size.py [--data FOLDER] [--rounds 5] [--samples 10000]
 
 The network is the small CNN of `tfopt demo` on Fashion-MNIST (FOLDER holds fashion_mnist.npz). The sweep is `fit`
-on all training samples, one epoch for each size from 8 to 512; the throughput of a size is that of its epoch without
-the first steps, which trace the graph. Searches run before and after the sweep, since a machine is not equally busy all
-the time. `same_protocol` times every size as the search times those that it tries: what is saved by trying few sizes.
+on the samples, one epoch for each size from 8 to 512; the throughput of a size is that of its epoch without the first
+steps, which trace the graph. Search and sweep take turns, since a machine is not equally fast all the time; the
+throughput of a size is the median of its epochs in all rounds, the sizes of each in another order. `same_protocol`
+times every size as the search times those that it tries: what is saved by trying few sizes.
 
 Writes benchmarks/results/batch_size.json.
 """
@@ -17,6 +18,7 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +55,15 @@ def build() -> keras.Model:
     return model
 
 
-def sweep(x: np.ndarray, y: np.ndarray) -> Values:
-    """One epoch at each size."""
+def sweep(x: np.ndarray, y: np.ndarray, sizes: Sequence[int]) -> Values:
+    """One epoch at each size, in this order."""
     model, throughputs, started = build(), {}, time.perf_counter()
-    for size in SIZES:
+    for size in sizes:
         clock = EpochClock()
         model.fit(x, y, batch_size=size, verbose=0, callbacks=[clock])
         throughputs[size] = (clock.steps - UNCOUNTED_STEPS) * size / (clock.ended - clock.began)
         print(f"sweep, {size}: {throughputs[size]:,.0f} samples/s", flush=True)
-    return {"seconds": time.perf_counter() - started, "samples_per_second": throughputs}
+    return {"seconds": time.perf_counter() - started, "samples_per_second": dict(sorted(throughputs.items()))}
 
 
 def same_protocol(x: np.ndarray, y: np.ndarray) -> Values:
@@ -93,34 +95,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data_folder = os.environ.get("TFOPT_DATA") or ROOT.parents[1] / "shared" / "data"
     parser.add_argument("--data", type=Path, default=data_folder)
-    parser.add_argument("--searches", type=int, default=3, help="before the sweep, and as many after it")
-    parser.add_argument("--samples", type=int, help="of the training data, for a trial; default: all")
+    parser.add_argument("--rounds", type=int, default=5, help="of a search and a sweep")
+    parser.add_argument("--samples", type=int, default=10_000, help="of the training data, in a sweep's epoch")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     data = load_npz(arguments.data / "fashion_mnist.npz")
     x, y = data.x_train[: arguments.samples, ..., np.newaxis], data.y_train[: arguments.samples]
-    searches = [search(x, y) for _ in range(arguments.searches)]
-    swept = sweep(x, y)
-    searches += [search(x, y) for _ in range(arguments.searches)]
-    short = same_protocol(x, y)
-    best = max(swept["samples_per_second"].values())
+    generator = np.random.default_rng(0)
+    searches, sweeps, short = [], [], []
+    for _ in range(arguments.rounds):
+        searches.append(search(x, y))
+        sweeps.append(sweep(x, y, generator.permutation(SIZES).tolist()))
+        short.append(same_protocol(x, y))
+    throughputs = {size: statistics.median(one["samples_per_second"][size] for one in sweeps) for size in SIZES}
+    sweep_seconds = statistics.median(one["seconds"] for one in sweeps)
+    short_seconds = statistics.median(one["seconds"] for one in short)
     for found in searches:
-        found["throughput_of_best"] = swept["samples_per_second"][found["batch_size"]] / best
-        found["seconds_of_sweep"] = found["seconds"] / swept["seconds"]
-        found["seconds_of_same_protocol"] = found["seconds"] / short["seconds"]
+        found["throughput_of_best"] = throughputs[found["batch_size"]] / max(throughputs.values())
+        found["seconds_of_sweep"] = found["seconds"] / sweep_seconds
+        found["seconds_of_same_protocol"] = found["seconds"] / short_seconds
     medians = {
         key: statistics.median(found[key] for found in searches)
         for key in ("throughput_of_best", "seconds_of_sweep", "seconds_of_same_protocol")
     }
     worst = min(found["throughput_of_best"] for found in searches)
+    print(", ".join(f"{size}: {value:,.0f} samples/s" for size, value in throughputs.items()))
     print(", ".join(f"{key} {value:.1%}" for key, value in medians.items()) + f"; worst throughput {worst:.1%}")
     result = {
         "machine": this_machine().model_dump(),
         "samples": len(x),
+        "samples_per_second": throughputs,
         "medians": medians,
         "worst_throughput_of_best": worst,
         "searches": searches,
-        "sweep": swept,
+        "sweeps": sweeps,
         "same_protocol": short,
     }
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from compression_tables import measured
@@ -128,22 +128,27 @@ def render_early_exit(results: dict[str, Any]) -> str:
 
 
 def render_batch_size(results: dict[str, Any]) -> str:
-    sweep = results["sweep"]["samples_per_second"]
+    sweep, rounds = results["samples_per_second"], results["sweeps"]
     best = max(sweep.values())
     lines = [
-        "| batch size | samples/s, `fit` | of the best | searches that chose it |",
-        "|---:|---:|---:|---:|",
+        "| batch size | samples/s, `fit` | of single rounds | of the best | searches that chose it |",
+        "|---:|---:|---:|---:|---:|",
     ]
     for size, throughput in sweep.items():
         chosen = sum(search["batch_size"] == int(size) for search in results["searches"])
-        lines.append(f"| {size} | {throughput:,.0f} | {throughput / best:.0%} | {chosen or ''} |")
+        single = [one["samples_per_second"][size] for one in rounds]
+        lines.append(
+            f"| {size} | {throughput:,.0f} | {min(single):,.0f} – {max(single):,.0f} | {throughput / best:.0%} "
+            f"| {chosen or ''} |"
+        )
     medians, seconds = results["medians"], mean(search["seconds"] for search in results["searches"])
     lines += [
         "",
-        f"An epoch of {results['samples']:,} samples at each size takes {results['sweep']['seconds']:.0f} s; a "
-        f"search {seconds:.1f} s, which is {medians['seconds_of_same_protocol']:.0%} of what timing every size in the "
-        f"search's own way takes. Its choice has {medians['throughput_of_best']:.0%} of the best throughput (median of "
-        f"{len(results['searches'])} searches; at worst {results['worst_throughput_of_best']:.0%}).",
+        f"An epoch of {results['samples']:,} samples at each size takes {median(one['seconds'] for one in rounds):.0f} "
+        f"s. A search takes {seconds:.1f} s: {medians['seconds_of_sweep']:.0%} of that, and "
+        f"{medians['seconds_of_same_protocol']:.0%} of timing every size in its own way. Its choice has {medians['throughput_of_best']:.0%} of the best throughput (median of "
+        f"{len(results['searches'])} searches; at worst {results['worst_throughput_of_best']:.0%}). Throughputs are "
+        f"medians of {len(rounds)} rounds, sizes and searches in turns.",
     ]
     return "\n".join([*lines, "", measured(results, "batch_size")])
 
