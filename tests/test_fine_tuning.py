@@ -68,6 +68,13 @@ def test_fine_tuning_learns_and_leaves_the_model_alone() -> None:
         np.testing.assert_array_equal(old, new)
 
 
+def test_a_single_step_trains_too() -> None:
+    model = ending_in(3, "softmax")
+    before = model.get_weights()[0]
+    fine_tune(model, X, CLASSES, settings=FineTuning(epochs=1, batch_size=len(X)))
+    assert not np.array_equal(model.get_weights()[0], before)
+
+
 def test_a_compressed_model_stays_compressed() -> None:
     keras.utils.set_random_seed(0)
     hidden, head = keras.layers.Dense(16, "relu"), keras.layers.Dense(3, "softmax")

@@ -55,8 +55,10 @@ def fine_tune(
         False
     """
     steps = steps_of(settings, x)
-    rising = max(1, steps // 10)
-    schedule = warmup(cosine(settings.learning_rate, steps=max(1, steps - rising)), steps=rising)
+    rising = steps // 10
+    schedule = cosine(settings.learning_rate, steps=steps - rising)
+    if rising:  # a warmup begins at zero, and a training of few steps has none to lose
+        schedule = warmup(schedule, steps=rising)
     with tempfile.TemporaryDirectory(prefix="tfopt-teacher-") as answers:
         follows = settings.distillation and teacher is not None and are_classes(teacher, x, y)
         trained = Distiller(model, teacher, cache=answers) if follows else model

@@ -240,6 +240,19 @@ def test_a_latency_that_fewer_channels_do_not_cut() -> None:
     assert trials.names == ["int8 post-training", "float16 post-training"]
 
 
+@pytest.mark.parametrize("drop", [0.0, 0.3])
+def test_where_the_budget_is_out_of_reach_what_comes_closest_is_trained(drop: float) -> None:
+    trials = ScriptedTrials({"int8 post-training": 0.0}, latency=lambda flops: 0.3 + 0.2 * max(flops, 0.3))
+    trials.drops = {**trials.drops, "25% of FLOPs, int8 post-training": drop}
+    obstacle, low_rank = tried(trials, "latency: 25%")
+    # 10 % of the operations would take as long.
+    assert obstacle == "fewer channels: as far as they go, 144% of the budget 'latency: 25%' was still taken."
+    assert low_rank == NO_LOW_RANK
+    smaller = [name for name in trials.names if "FLOPs" in name and "post-training" in name]
+    milder = ["60% of FLOPs, int8 post-training"] if drop else []
+    assert smaller == ["25% of FLOPs, int8 post-training", *milder]
+
+
 @pytest.mark.parametrize("accurate", [True, False])
 def test_the_preset_that_takes_least_goes_on_with_fewer_channels(accurate: bool) -> None:
     # int8 is slower than float here, as it is for small depthwise networks on x86.

@@ -5,12 +5,14 @@
 3. Where the budget is not kept: the target's other presets, since int8 is not always faster.
 4. A smaller network, by each way that may keep the budget in turn (`reductions`): as small as the budget asks for by
    measurement, with the preset that needs it least, trained with the original as teacher, quantized by the same steps.
-5. Where all of them lose too much: half as much of the one that loses least, so that what the budget costs is seen.
+5. Where none can keep the budget: what comes closest to it.
+6. Where all of them lose too much: half as much of the one that loses least, so that what the budget costs is seen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from tfopt.budget import Budget
 from tfopt.errors import ConfigError, ModelError
@@ -64,24 +66,51 @@ def climb(
         return (f"the budget '{budget.text}' takes a smaller network, and making one needs training (epochs).",)
     accurate = [recipe for recipe, first in zip(recipes, firsts, strict=True) if first.is_within(trials.max_drop)]
     obstacles, lossy = list[str](), list[tuple[Candidate, Reduction, float]]()
+    out_of_reach, is_trained = list[tuple[_Smaller, Reduction]](), False
     for reduction in reductions:
         found = ladder.smallest_loss(reduction, accurate or recipes)
         if isinstance(found, str):
             obstacles.append(found)
             continue
-        recipe, remains = found
-        best = ladder.reduced(recipe, reduction, remains)
+        if found.used > 1:
+            obstacles.append(
+                f"{reduction.what}: as far as they go, {found.used:.0%} of the budget '{budget.text}' was still taken."
+            )
+            out_of_reach.append((found, reduction))
+            continue
+        best, is_trained = ladder.reduced(found.recipe, reduction, found.remains), True
         if ladder.is_good(best):
             return ()
-        obstacles.append(ladder.obstacle(reduction, remains, best))
+        obstacles.append(ladder.obstacle(reduction, found.remains, best))
         if ladder.keeps_budget(best):
-            lossy.append((best, reduction, remains))
+            lossy.append((best, reduction, found.remains))
+    if out_of_reach and not is_trained:
+        found, reduction = min(out_of_reach, key=lambda one: one[0].used)
+        if found.used < TO_SPARE * min(first.used(budget, trials.baseline) for first in firsts):
+            closest = ladder.reduced(found.recipe, reduction, found.remains)
+            if not closest.is_within(trials.max_drop):
+                lossy.append((closest, reduction, found.remains))
     if lossy:
         best, reduction, remains = min(lossy, key=lambda one: one[0].drop or 0.0)
         milder = round((1 + remains) / 2 * STEPS_PER_WHOLE) / STEPS_PER_WHOLE
         if remains < milder < 1:
             ladder.reduced(start.model_copy(update={"quantization": best.recipe.quantization}), reduction, milder)
     return tuple(obstacles)
+
+
+@dataclass(frozen=True)
+class _Smaller:
+    """The most of a network that keeps the budget, as untrained files tell; else what comes about closest.
+
+    Args:
+        recipe: its preset.
+        remains: as a fraction of the network.
+        used: how much of the budget that takes.
+    """
+
+    recipe: Recipe
+    remains: float
+    used: float
 
 
 class _Ladder:
@@ -124,20 +153,17 @@ class _Ladder:
         """The same of a smaller one."""
         return self.quantized(f"{reduction.label(remains)}, ", reduction.apply(start, remains))
 
-    def smallest_loss(self, reduction: Reduction, recipes: Sequence[Recipe]) -> tuple[Recipe, float] | str:
-        """The recipe with which most of the network may remain, and how much; or why there is none."""
+    def smallest_loss(self, reduction: Reduction, recipes: Sequence[Recipe]) -> _Smaller | str:
+        """With the preset with which most of the network may remain; or why there is nothing smaller."""
         try:
-            searches = [(*self._most_within_budget(reduction, recipe), recipe) for recipe in recipes]
+            searches = [found for recipe in recipes if (found := self._most_within_budget(reduction, recipe))]
         except ModelError as error:
             return f"{reduction.what} cannot be had. {error}"
-        # The preset that is fastest with the whole network need not be with a small one.
-        remains, _, recipe = max(searches, key=lambda found: found[0] or 0.0)
-        if remains is not None:
-            return recipe, remains
-        least = min(least for _, least, _ in searches)
-        if least == float("inf"):
+        if not searches:
             return f"{reduction.what} cannot be had: the network has nothing that would go."
-        return f"{reduction.what}: as far as they go, {least:.0%} of the budget '{self._budget.text}' was still taken."
+        # The preset that is fastest with the whole network need not be with a small one.
+        fitting = [found for found in searches if found.used <= 1]
+        return max(fitting, key=lambda one: one.remains) if fitting else min(searches, key=lambda one: one.used)
 
     def obstacle(self, reduction: Reduction, remains: float, best: Candidate) -> str:
         """Why a trained smaller network is not good enough."""
@@ -155,18 +181,15 @@ class _Ladder:
         assert self.budget is not None  # nothing is made smaller without one
         return self.budget
 
-    def _most_within_budget(self, reduction: Reduction, start: Recipe) -> tuple[float | None, float]:
-        """The largest fraction of the network that keeps the budget, by measuring untrained files.
-
-        Returns:
-            The fraction, or None where there is none; and how much of the budget the cheapest network takes.
+    def _most_within_budget(self, reduction: Reduction, start: Recipe) -> _Smaller | None:
+        """The largest network that keeps the budget, by measuring untrained files; None where none can be measured.
 
         Raises:
             ModelError: if the network has nothing that may go.
         """
         budget, baseline = self._budget, self.trials.baseline.figures
         assert baseline is not None  # the float model has a file
-        taken: list[float] = []
+        taken: dict[float, float] = {}
 
         def fits(remains: float) -> bool | None:
             recipe = reduction.apply(start, remains)
@@ -175,20 +198,25 @@ class _Ladder:
             except ConfigError:  # so little cannot be had
                 return None
             found = budget.used(self.trials.trial_figures(smaller, recipe), baseline)
-            taken.append(float("inf") if found is None else found)
-            return taken[-1] <= TO_SPARE
+            if found is None:
+                return False
+            taken[remains] = found
+            return found <= TO_SPARE
 
-        def search() -> list[float | None]:
-            fractions = [step / STEPS_PER_WHOLE for step in range(1, STEPS_PER_WHOLE)]
-            return [_largest(fractions, fits), min(taken, default=float("inf"))]
+        def search() -> list[float] | None:
+            remains = _largest([step / STEPS_PER_WHOLE for step in range(1, STEPS_PER_WHOLE)], fits)
+            if remains is None and taken:
+                enough = min(taken.values()) / TO_SPARE
+                remains = max(one for one, used in taken.items() if used <= enough)
+            return None if remains is None else [remains, taken[remains]]
 
         found = self.trials.kept.value(
-            f"remains_{reduction.of.replace(' ', '_')}_{start.quantization}",
+            f"smaller_{reduction.of.replace(' ', '_')}_{start.quantization}",
             budget.text,
             reduction.apply(start, 0.5).to_yaml(),
             compute=search,
         )
-        return found[0], found[1]
+        return found and _Smaller(start, *found)
 
     def _layers_in_float(self, recipe: Recipe) -> Iterator[dict[str, Quantization]]:
         if not self.trials.target.keeps_layers_in_float:

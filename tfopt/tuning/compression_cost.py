@@ -33,10 +33,18 @@ def estimated_figures(model: keras.Model) -> Figures:
         (2080, 1024)
     """
     counted = costs(strip(model) if is_quantize_aware(model) else model)
-    size = sum(array.nbytes for array in stored_weights(model))
-    return Figures(size, download_bytes(model), counted.flops or None, latency=None, latency_share=None)
+    weights = _bytes_of_weights(model)
+    return Figures(len(weights), _compressed(weights), counted.flops or None, latency=None, latency_share=None)
 
 
 def download_bytes(model: keras.Model) -> int:
     """The weights of a model as the .tflite stores them, after gzip."""
-    return len(gzip.compress(b"".join(array.tobytes() for array in stored_weights(model))))
+    return _compressed(_bytes_of_weights(model))
+
+
+def _bytes_of_weights(model: keras.Model) -> bytes:
+    return b"".join(array.tobytes() for array in stored_weights(model))
+
+
+def _compressed(weights: bytes) -> int:
+    return len(gzip.compress(weights))
