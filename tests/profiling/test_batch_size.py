@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -53,7 +55,8 @@ def test_the_knee_is_the_smallest_size_within_the_tolerance_of_an_exhaustive_swe
     assert report.sizes == (8, 16, 32, 64, 128, 256, 512)
     assert report.batch_size == min(size for size in sweep if sweep[size] >= (1 - tolerance) * max(sweep.values()))
     assert report.samples_per_second == pytest.approx(sweep[report.batch_size])
-    assert len(timed) <= 4
+    assert len(set(timed)) <= 4
+    assert len(timed) <= 10
 
 
 def test_a_throughput_that_falls_again_is_seen(machine):
@@ -69,7 +72,12 @@ def test_small_batches_that_leave_cores_idle_do_not_mislead_the_search(machine):
     measured = {8: 30.0, 16: 37.8, 32: 60.0, 64: 108.0, 128: 213.0, 256: 419.0, 512: 825.0}
     timed = machine(measured.get)
     report = find_batch_size(compiled(), (X, Y))
-    assert timed == [16, 64, 256, 128]  # the first line promises more at 256; 512 is not worth a trial
+    assert list(dict.fromkeys(timed)) == [
+        16,
+        64,
+        256,
+        128,
+    ]  # the first line promises more at 256; 512 is not worth a trial
     assert report.batch_size == 64
 
 
@@ -80,8 +88,19 @@ def test_steps_of_noisy_length_still_end_the_search(machine):
     for _ in range(20):
         timed = machine(lambda size: noise.uniform(0.2, 5) * size)
         report = find_batch_size(model, (X[:64], Y[:64]))
-        assert len(timed) == len(set(timed)) == len(report.trials)
-        assert report.batch_size in timed
+        assert len(set(timed)) == len(report.trials)
+        assert max(map(timed.count, timed)) <= 3
+        assert timed.count(report.batch_size) == 3
+
+
+@pytest.mark.parametrize("slowed", range(4))
+def test_one_slow_timing_decides_nothing(machine, slowed):
+    cost, calls = StepCost(2.0, 0.1), itertools.count()
+    timed = machine(lambda size: cost.step_ms(size) * (1.6 if next(calls) == slowed else 1))
+    report = find_batch_size(compiled(), (X, Y))
+    sweep = {size: cost.samples_per_second(size) for size in report.sizes}
+    assert sweep[report.batch_size] >= 0.9 * max(sweep.values())
+    assert timed.count(report.batch_size) == 3
 
 
 def test_what_does_not_fit_is_said_and_larger_sizes_are_not_tried(machine):
@@ -109,7 +128,7 @@ def test_where_nothing_fits_that_is_the_error(machine):
 def test_a_size_above_the_memory_limit_is_not_timed(machine):
     timed = machine(StepCost(100.0, 0.1).step_ms)
     report = find_batch_size(compiled(), (X, Y), memory_limit_bytes=1)
-    assert timed == [16, 8]
+    assert set(timed) == {8, 16}
     assert report.batch_size == 16
     assert "32 does not fit into memory" in report.reason
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,8 @@ def find_batch_size(
     A larger batch makes a step longer and no sample cheaper once the fixed cost of a step is spread thin; it takes
     more memory, and fewer updates an epoch. Two sizes are timed first. The line through their step times, a fixed cost
     and a cost per sample, tells where the knee should be; that size and its double are timed too, and lines are
-    drawn anew, through the nearest sizes, until the knee is at a size that was timed.
+    drawn anew, through the nearest sizes, until the knee is at a size that was timed. Since other programs slow
+    single timings, the knee, its double and the fastest are timed three times, in turns, and their medians count.
 
     Steps are those of `model.fit` on samples that are in memory, so what an input pipeline costs is not in
     them (see `callbacks.InputPipelineMonitor`). How well a batch size learns is not measured: with another one the
@@ -53,7 +55,7 @@ def find_batch_size(
         min_size: the smallest size; the others are its doubles.
         max_size: the largest size. Sizes of more samples than the data has are not tried.
         tolerance: what the knee may lack of the best throughput, as a fraction in (0, 1).
-        seconds: steps of a size are recorded for so long, but three of them at least.
+        seconds: steps of a size are recorded for so long in each turn, but three of them at least.
         memory_limit_bytes: a size at which the peak memory, extrapolated from those before, would be above it is not
             tried; by default, on a CPU, what the process holds when it starts and what the system has left, where it
             tells.
@@ -107,6 +109,7 @@ def find_batch_size(
 
 
 _SAMPLES_PER_LARGEST_BATCH = 8
+_TURNS = 3
 
 
 class _Search:
@@ -118,6 +121,7 @@ class _Search:
         self.model, self.arrays, self.seconds = model, arrays, seconds
         self.sizes = list(sizes)
         self.trials: dict[int, BatchSizeTrial] = {}
+        self.turns: dict[int, list[float]] = {size: [] for size in sizes}
         self.memory = _Memory()
         self.memory_limit_bytes = memory_limit_bytes or self.memory.limit_bytes
 
@@ -129,11 +133,13 @@ class _Search:
             expected = expected_throughputs(self.sizes, self._step_ms())
             enough = (1 - tolerance) * max(expected.values())
             knee = next(size for size in self.sizes if expected[size] >= enough)
+            fastest = max(self.sizes, key=lambda size: expected[size] if self.turns[size] else 0.0)
             # The double too: it shows whether more is to be gained, whatever the line says.
-            unknown = [size for size in (knee, 2 * knee) if size in self.sizes and size not in self.trials]
-            if not unknown:
+            deciding = [size for size in (knee, 2 * knee, fastest) if size in self.sizes]
+            uncertain = [size for size in deciding if len(self.turns[size]) < _TURNS]
+            if not uncertain:
                 return knee
-            self._measure(unknown[0])
+            self._measure(min(uncertain, key=lambda size: len(self.turns[size])))
 
     def cost(self) -> StepCost:
         step_ms = self._step_ms()
@@ -144,27 +150,29 @@ class _Search:
 
     def _measure(self, size: int) -> None:
         """Times a size; one that does not fit leaves the sizes below it, and the next smaller takes its place."""
-        while size not in self.trials:
+        while size in self.sizes:
             trial = None
             if not self._is_too_large(size):
                 with contextlib.suppress(tf.errors.ResourceExhaustedError):
                     trial = self._time(size)
             self.trials[size] = trial or BatchSizeTrial(size, None, None, None)
-            if trial is None:
-                self.sizes = [smaller for smaller in self.sizes if smaller < size]
-                if not self.sizes:
-                    raise ConfigError(
-                        f"find_batch_size: no size fits into memory. Received: min_size={size}. Lower min_size, use "
-                        "gradient accumulation, or a smaller model."
-                    )
-                size = self.sizes[-1]
+            if trial is not None:
+                return
+            self.sizes = [smaller for smaller in self.sizes if smaller < size]
+            if not self.sizes:
+                raise ConfigError(
+                    f"find_batch_size: no size fits into memory. Received: min_size={size}. Lower min_size, use "
+                    "gradient accumulation, or a smaller model."
+                )
+            size = self.sizes[-1]
 
     def _time(self, size: int) -> BatchSizeTrial:
         if not self.trials:  # what loading and tracing take once belongs to no size
             time_steps(self.model, batches_of(self.arrays, self.sizes[0]), seconds=0.0, min_steps=1)
         self.memory.forget_peak()
         durations = time_steps(self.model, batches_of(self.arrays, size), seconds=self.seconds)
-        step_seconds = float(np.median(durations))
+        self.turns[size].append(float(np.median(durations)))
+        step_seconds = statistics.median(self.turns[size])
         return BatchSizeTrial(size, size / step_seconds, step_seconds * 1e3, self.memory.peak_bytes())
 
     def _is_too_large(self, size: int) -> bool:

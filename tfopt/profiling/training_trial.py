@@ -107,6 +107,9 @@ def training_arrays(data: Any, model: keras.Model, *, limit: int) -> tuple[Any, 
     return keras.tree.map_structure(lambda array: array[:limit], (features, *targets))
 
 
+_PREFETCHED_BATCHES = 2
+
+
 def batches_of(arrays: tuple[Any, ...], batch_size: int) -> tf.data.Dataset:
     """Batches of samples that are in memory, without end; a rest that fills no batch is left out.
 
@@ -119,8 +122,11 @@ def batches_of(arrays: tuple[Any, ...], batch_size: int) -> tf.data.Dataset:
     def batch(index: tf.Tensor) -> Any:
         return keras.tree.map_structure(lambda array: array[index * batch_size : (index + 1) * batch_size], tensors)
 
+    # Slices are cheap. What tunes a dataset would go on as long as its iterator lives, beside the steps to be timed.
+    options = tf.data.Options()
+    options.autotune.enabled = False
     indices = tf.data.Dataset.range(samples // batch_size).repeat()
-    return indices.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return indices.map(batch).prefetch(_PREFETCHED_BATCHES).with_options(options)
 
 
 def time_steps(model: keras.Model, batches: tf.data.Dataset, *, seconds: float, min_steps: int = 3) -> np.ndarray:
