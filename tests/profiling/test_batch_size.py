@@ -72,12 +72,8 @@ def test_small_batches_that_leave_cores_idle_do_not_mislead_the_search(machine):
     measured = {8: 30.0, 16: 37.8, 32: 60.0, 64: 108.0, 128: 213.0, 256: 419.0, 512: 825.0}
     timed = machine(measured.get)
     report = find_batch_size(compiled(), (X, Y))
-    assert list(dict.fromkeys(timed)) == [
-        16,
-        64,
-        256,
-        128,
-    ]  # the first line promises more at 256; 512 is not worth a trial
+    # The first line promises more at 256; 512 is not worth a trial.
+    assert list(dict.fromkeys(timed)) == [16, 64, 256, 128]
     assert report.batch_size == 64
 
 
