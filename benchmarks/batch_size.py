@@ -24,6 +24,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from untuned_batches import untuned_batches
 
 import tfopt
 from tfopt.benchmark.machine import this_machine
@@ -60,7 +61,7 @@ def sweep(x: np.ndarray, y: np.ndarray, sizes: Sequence[int]) -> Values:
     model, throughputs, started = build(), {}, time.perf_counter()
     for size in sizes:
         clock = EpochClock()
-        model.fit(x, y, batch_size=size, verbose=0, callbacks=[clock])
+        model.fit(untuned_batches(x, y, size), verbose=0, callbacks=[clock])
         throughputs[size] = (clock.steps - UNCOUNTED_STEPS) * size / (clock.ended - clock.began)
         print(f"sweep, {size}: {throughputs[size]:,.0f} samples/s", flush=True)
     return {"seconds": time.perf_counter() - started, "samples_per_second": dict(sorted(throughputs.items()))}

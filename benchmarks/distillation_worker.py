@@ -19,6 +19,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from untuned_batches import untuned_batches
 
 import tfopt
 from tfopt.distillation import DecoupledLoss, FeatureLoss, LogitsLoss
@@ -135,10 +136,8 @@ def compiled(model: keras.Model, task: dict[str, Any], samples: int) -> keras.Mo
     return model
 
 
-def fit(model: keras.Model, data: dict[str, np.ndarray], task: dict[str, Any], epochs: int) -> float:
-    started = time.perf_counter()
-    model.fit(data["x_train"], data["y_train"], batch_size=task["batch_size"], epochs=epochs, verbose=0)
-    return time.perf_counter() - started
+def fit(model: keras.Model, data: dict[str, np.ndarray], task: dict[str, Any]) -> None:
+    model.fit(data["x_train"], data["y_train"], batch_size=task["batch_size"], epochs=task["epochs"], verbose=0)
 
 
 def accuracy(model: keras.Model, data: dict[str, np.ndarray]) -> float:
@@ -149,7 +148,7 @@ def accuracy(model: keras.Model, data: dict[str, np.ndarray]) -> float:
 def teacher(task: dict[str, Any], data: dict[str, np.ndarray]) -> dict[str, Any]:
     keras.utils.set_random_seed(0)
     model = compiled(NETWORKS[task["data"]][0](), task, len(data["x_train"]))
-    fit(model, data, task, task["epochs"])
+    fit(model, data, task)
     model.save(task["teacher"])
     return {"accuracy": accuracy(model, data), "parameters": model.count_params()}
 
@@ -160,7 +159,7 @@ def student(task: dict[str, Any], data: dict[str, np.ndarray]) -> dict[str, Any]
     trained = METHODS[task["method"]](model, keras.saving.load_model(task["teacher"]), task["cache"])
     compiled(trained, task, len(data["x_train"]))
     keras.utils.set_random_seed(task["seed"])  # the order of the samples
-    fit(trained, data, task, task["epochs"])
+    fit(trained, data, task)
     return {"accuracy": accuracy(model, data), "parameters": model.count_params()}
 
 
@@ -170,24 +169,27 @@ def timing(task: dict[str, Any], data: dict[str, np.ndarray]) -> dict[str, Any]:
     `self_` are methods whose student has the teacher's architecture; `_cached` train on stored answers.
     """
     make_teacher, make_student = NETWORKS[task["data"]]
-    runs: dict[str, tuple[keras.Model, dict[str, np.ndarray]]] = {}
+    runs: dict[str, tuple[keras.Model, Any]] = {}
+    batches = untuned_batches(data["x_train"], data["y_train"], task["batch_size"])
     for name, make in METHODS.items():
         model = make(make_student(), keras.saving.load_model(task["teacher"]), None)
-        runs[name] = compiled(model, task, len(data["x_train"])), data
+        runs[name] = compiled(model, task, len(data["x_train"])), batches
     for name in ("keras_feature", "tfopt_feature"):
         model = METHODS[name](make_teacher(), keras.saving.load_model(task["teacher"]), None)
-        runs[f"self_{name}"] = compiled(model, task, len(data["x_train"])), data
+        runs[f"self_{name}"] = compiled(model, task, len(data["x_train"])), batches
     for name in ("tfopt_logits", "tfopt_feature"):
         model = METHODS[name](make_student(), keras.saving.load_model(task["teacher"]), f"{task['cache']}.{name}")
         # What a fit does once, before its epochs.
-        attached = {**data, "x_train": model.attach_answers(data["x_train"])}
+        attached = untuned_batches(model.attach_answers(data["x_train"]), data["y_train"], task["batch_size"])
         runs[f"{name}_cached"] = compiled(model, task, len(data["x_train"])), attached
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(task["rounds"] + 1):
         for name in list(runs) if number % 2 else reversed(runs):
-            spent = fit(*runs[name], task, 1)
+            model, its_batches = runs[name]
+            started = time.perf_counter()
+            model.fit(its_batches, verbose=0)
             if number:
-                seconds[name].append(spent)
+                seconds[name].append(time.perf_counter() - started)
     return {
         name: {"median": statistics.median(values), "smallest": min(values), "largest": max(values)}
         for name, values in seconds.items()
