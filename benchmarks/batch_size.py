@@ -24,13 +24,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from untuned_batches import untuned_batches
 
 import tfopt
 from tfopt.benchmark.machine import this_machine
 from tfopt.data import load_npz
 from tfopt.demo import small_cnn
-from tfopt.profiling.training_trial import batches_of, left_as_it_was, time_steps, training_arrays
+from tfopt.profiling.training_trial import left_as_it_was, time_steps, training_arrays
+from tfopt.training_batches import endless_batches, epoch_batches
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "results" / "batch_size.json"
@@ -61,7 +61,7 @@ def sweep(x: np.ndarray, y: np.ndarray, sizes: Sequence[int]) -> Values:
     model, throughputs, started = build(), {}, time.perf_counter()
     for size in sizes:
         clock = EpochClock()
-        model.fit(untuned_batches(x, y, size), verbose=0, callbacks=[clock])
+        model.fit(epoch_batches((x, y), size), shuffle=False, verbose=0, callbacks=[clock])
         throughputs[size] = (clock.steps - UNCOUNTED_STEPS) * size / (clock.ended - clock.began)
         print(f"sweep, {size}: {throughputs[size]:,.0f} samples/s", flush=True)
     return {"seconds": time.perf_counter() - started, "samples_per_second": dict(sorted(throughputs.items()))}
@@ -73,7 +73,7 @@ def same_protocol(x: np.ndarray, y: np.ndarray) -> Values:
     arrays = training_arrays((x, y), model, limit=8 * max(SIZES))
     with left_as_it_was(model):
         for size in SIZES:
-            durations = time_steps(model, batches_of(arrays, size), seconds=SEARCH_SECONDS)
+            durations = time_steps(model, endless_batches(arrays, size), seconds=SEARCH_SECONDS)
             throughputs[size] = size / float(np.median(durations))
     return {"seconds": time.perf_counter() - started, "samples_per_second": throughputs}
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from untuned_batches import untuned_batches
 
 import tfopt
 from tfopt.distillation import DecoupledLoss, FeatureLoss, LogitsLoss
+from tfopt.training_batches import epoch_batches
 
 L = keras.layers
 WORDS, LENGTH = 2500, 32
@@ -170,7 +170,7 @@ def timing(task: dict[str, Any], data: dict[str, np.ndarray]) -> dict[str, Any]:
     """
     make_teacher, make_student = NETWORKS[task["data"]]
     runs: dict[str, tuple[keras.Model, Any]] = {}
-    batches = untuned_batches(data["x_train"], data["y_train"], task["batch_size"])
+    batches = epoch_batches((data["x_train"], data["y_train"]), task["batch_size"])
     for name, make in METHODS.items():
         model = make(make_student(), keras.saving.load_model(task["teacher"]), None)
         runs[name] = compiled(model, task, len(data["x_train"])), batches
@@ -180,14 +180,14 @@ def timing(task: dict[str, Any], data: dict[str, np.ndarray]) -> dict[str, Any]:
     for name in ("tfopt_logits", "tfopt_feature"):
         model = METHODS[name](make_student(), keras.saving.load_model(task["teacher"]), f"{task['cache']}.{name}")
         # What a fit does once, before its epochs.
-        attached = untuned_batches(model.attach_answers(data["x_train"]), data["y_train"], task["batch_size"])
+        attached = epoch_batches((model.attach_answers(data["x_train"]), data["y_train"]), task["batch_size"])
         runs[f"{name}_cached"] = compiled(model, task, len(data["x_train"])), attached
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(task["rounds"] + 1):
         for name in list(runs) if number % 2 else reversed(runs):
             model, its_batches = runs[name]
             started = time.perf_counter()
-            model.fit(its_batches, verbose=0)
+            model.fit(its_batches, shuffle=False, verbose=0)
             if number:
                 seconds[name].append(time.perf_counter() - started)
     return {

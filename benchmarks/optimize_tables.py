@@ -1,4 +1,4 @@
-"""The table of benchmarks/results/optimize.json."""
+"""The tables of benchmarks/results/optimize.json."""
 
 from __future__ import annotations
 
@@ -42,8 +42,41 @@ def render_optimize(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", measured(results, "optimize")])
 
 
+def render_summary(results: dict[str, Any]) -> str:
+    sets = list(results["sets"].values())
+    ways = [way for way in sets[0]["rows"] if way != "float32"]
+    lines = [
+        f"| data, network | {' | '.join(f'{way}: latency, size, points lost' for way in ways)} |",
+        f"|---|{'---:|' * len(ways)}",
+    ]
+    for one in sets:
+        cells = [_cell(one["rows"][way]) if way in one["rows"] else "failed" for way in ways]
+        lines.append(f"| {one['title']}, {one['network'].replace('_', ' ')} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f'`budget="{sets[0]["budget"]}"`, `max_drop={sets[0]["max_drop"]}`; shares of the float32 file, accuracy on '
+        "the test data. Intervals, minutes and how it was measured are in [docs/optimize.md](docs/optimize.md).",
+    ]
+    missed = [
+        f"{one['title']} ({1000 * one['rows']['float32']['p50_ms']:.1f} µs an inference in float32)"
+        for one in sets
+        if not one["tfopt"]["is_reached"]
+    ]
+    if missed:
+        lines[-1] += f" Out of reach, so that the file is the closest: {', '.join(missed)}."
+    return "\n".join([*lines, "", measured(results, "optimize")])
+
+
+def _cell(row: dict[str, Any]) -> str:
+    return f"{row['latency_share']:.0%}, {row['size_share']:.0%}, {100 * row['drop']:+.2f}"
+
+
 def _interval(ends: list[float]) -> str:
     return " to ".join(f"{100 * end:.2f}" for end in ends)
 
 
-RENDERERS = {"optimize": ("docs/optimize.md", render_optimize)}
+RENDERERS = {
+    "optimize": ("docs/optimize.md", render_optimize),
+    "optimize_summary": ("README.md", render_summary),
+}
+SOURCES = {"optimize_summary": "optimize"}

@@ -268,7 +268,11 @@ RENDERERS = {
 }
 
 
-SOURCES: dict[str, str | tuple[str, ...]] = {**scoreboard_tables.SOURCES, **target_tables.SOURCES}
+SOURCES: dict[str, str | tuple[str, ...]] = {
+    **optimize_tables.SOURCES,
+    **scoreboard_tables.SOURCES,
+    **target_tables.SOURCES,
+}
 """The results that a table is drawn from, where they have another name than it; of several it gets a mapping."""
 
 

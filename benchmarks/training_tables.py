@@ -154,9 +154,25 @@ def render_batch_size(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", measured(results, "batch_size")])
 
 
+def render_epoch_end(results: dict[str, Any]) -> str:
+    seconds = results["seconds"]
+    ways = list(next(iter(seconds.values())))
+    lines = [
+        f"| samples | {' | '.join(f'{way}, s | of single epochs' for way in ways)} |",
+        f"|---:|{'---:|---:|' * len(ways)}",
+    ]
+    for count, row in seconds.items():
+        cells = [f"{median(row[way]):.2f} | {min(row[way]):.2f} – {max(row[way]):.2f}" for way in ways]
+        lines.append(f"| {int(count):,} | {' | '.join(cells)} |")
+    rounds = len(next(iter(next(iter(seconds.values())).values())))
+    lines += ["", f"Seconds of an epoch in batches of {results['batch_size']}, medians of {rounds}, in turns."]
+    return "\n".join([*lines, "", measured(results, "epoch_end")])
+
+
 RENDERERS = {
     "batch_size": ("docs/training.md", render_batch_size),
     "distillation": ("docs/distillation.md", render_distillation),
     "early_exit": ("docs/early-exit.md", render_early_exit),
+    "epoch_end": ("docs/training.md", render_epoch_end),
     "early_stopping": ("docs/training.md", render_early_stopping),
 }

@@ -15,6 +15,7 @@ from tfopt.errors import ConfigError
 from tfopt.quantization import quantize_aware
 from tfopt.recipe import FineTuning, Quantization
 from tfopt.schedules import cosine, warmup
+from tfopt.training_batches import epoch_batches
 
 __all__ = ["are_classes", "default_loss", "fine_tune", "fine_tune_quantized", "steps_of"]
 
@@ -63,11 +64,11 @@ def fine_tune(
         follows = settings.distillation and teacher is not None and are_classes(teacher, x, y)
         trained = Distiller(model, teacher, cache=answers) if follows else model
         trained.compile(keras.optimizers.Adam(settings.learning_rate), loss or default_loss(model, x, y))
+        samples = trained.attach_answers(x) if follows else x
         trained.fit(
-            x,
-            y,
+            epoch_batches((samples, y), settings.batch_size),
+            shuffle=False,  # they are shuffled
             epochs=settings.epochs,
-            batch_size=settings.batch_size,
             callbacks=[LearningRate(schedule), PreserveCompression(), *callbacks],
             verbose=verbose,
         )

@@ -17,8 +17,9 @@ from tfopt.benchmark.peak_memory import forget_peak, peak_bytes, resident_bytes
 from tfopt.errors import ConfigError, DataError
 from tfopt.profiling.batch_size_report import BatchSizeReport, BatchSizeTrial
 from tfopt.profiling.step_cost import StepCost, expected_throughputs, fit_step_cost
-from tfopt.profiling.training_trial import batches_of, check_compiled, left_as_it_was, time_steps, training_arrays
+from tfopt.profiling.training_trial import check_compiled, left_as_it_was, time_steps, training_arrays
 from tfopt.schedules.arguments import check_number, check_positive, check_steps
+from tfopt.training_batches import endless_batches
 
 __all__ = ["find_batch_size"]
 
@@ -168,9 +169,9 @@ class _Search:
 
     def _time(self, size: int) -> BatchSizeTrial:
         if not self.trials:  # what loading and tracing take once belongs to no size
-            time_steps(self.model, batches_of(self.arrays, self.sizes[0]), seconds=0.0, min_steps=1)
+            time_steps(self.model, endless_batches(self.arrays, self.sizes[0]), seconds=0.0, min_steps=1)
         self.memory.forget_peak()
-        durations = time_steps(self.model, batches_of(self.arrays, size), seconds=self.seconds)
+        durations = time_steps(self.model, endless_batches(self.arrays, size), seconds=self.seconds)
         self.turns[size].append(float(np.median(durations)))
         step_seconds = statistics.median(self.turns[size])
         return BatchSizeTrial(size, size / step_seconds, step_seconds * 1e3, self.memory.peak_bytes())

@@ -7,10 +7,11 @@ from typing import Any
 import keras
 
 from tfopt.profiling.op_times import Profile, read_op_times
-from tfopt.profiling.training_trial import batches_of, check_compiled, left_as_it_was, training_arrays
+from tfopt.profiling.training_trial import check_compiled, left_as_it_was, training_arrays
 from tfopt.schedules.arguments import check_steps
 from tfopt.surgery.select import iterate_layers
 from tfopt.trace import Event, Recording
+from tfopt.training_batches import endless_batches
 
 __all__ = ["profile"]
 
@@ -59,7 +60,7 @@ def profile(model: keras.Model, data: Any, *, training: bool = True, batch_size:
     check_steps("profile: batch_size", batch_size, minimum=1)
     check_steps("profile: steps", steps, minimum=1)
     arrays = training_arrays(data, model, limit=8 * batch_size)
-    batches = batches_of(arrays, min(batch_size, len(keras.tree.flatten(arrays)[0])))
+    batches = endless_batches(arrays, min(batch_size, len(keras.tree.flatten(arrays)[0])))
     recorder = _Recorder(_STEPS_BEFORE, steps)
     Recording.discard()
     try:

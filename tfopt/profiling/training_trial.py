@@ -15,7 +15,7 @@ from tfopt.data import check_samples
 from tfopt.errors import DataError, ModelError
 from tfopt.surgery.model import check_model
 
-__all__ = ["batches_of", "check_compiled", "left_as_it_was", "time_steps", "training_arrays"]
+__all__ = ["check_compiled", "left_as_it_was", "time_steps", "training_arrays"]
 
 _ATTRIBUTES = ("jit_compile", "train_function", "predict_function", "history", "stop_training")
 
@@ -105,28 +105,6 @@ def training_arrays(data: Any, model: keras.Model, *, limit: int) -> tuple[Any, 
         raise DataError(f"training data must have as many targets as samples. Received: {sorted(lengths)}.")
     features = tuple(inputs) if len(inputs) > 1 else inputs[0]
     return keras.tree.map_structure(lambda array: array[:limit], (features, *targets))
-
-
-_PREFETCHED_BATCHES = 2
-
-
-def batches_of(arrays: tuple[Any, ...], batch_size: int) -> tf.data.Dataset:
-    """Batches of samples that are in memory, without end; a rest that fills no batch is left out.
-
-    The length of a batch is unknown to the graph, as it is in a fit on data with a smaller last batch: one trace of a
-    training step serves all sizes.
-    """
-    samples = len(keras.tree.flatten(arrays)[0])
-    tensors = keras.tree.map_structure(tf.convert_to_tensor, arrays)
-
-    def batch(index: tf.Tensor) -> Any:
-        return keras.tree.map_structure(lambda array: array[index * batch_size : (index + 1) * batch_size], tensors)
-
-    # Slices are cheap. What tunes a dataset would go on as long as its iterator lives, beside the steps to be timed.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    indices = tf.data.Dataset.range(samples // batch_size).repeat()
-    return indices.map(batch).prefetch(_PREFETCHED_BATCHES).with_options(options)
 
 
 def time_steps(model: keras.Model, batches: tf.data.Dataset, *, seconds: float, min_steps: int = 3) -> np.ndarray:
