@@ -146,7 +146,7 @@ def render_batch_size(results: dict[str, Any]) -> str:
         "",
         f"An epoch of {results['samples']:,} samples at each size takes {median(one['seconds'] for one in rounds):.0f} "
         f"s. A search takes {seconds:.1f} s: {medians['seconds_of_sweep']:.0%} of that, and "
-        f"{medians['seconds_of_same_protocol']:.0%} of timing every size in its own way. "
+        f"{medians['seconds_of_same_protocol']:.0%} of timing every size once. "
         f"Its choice has {medians['throughput_of_best']:.0%} of the best throughput (median of "
         f"{len(results['searches'])} searches; at worst {results['worst_throughput_of_best']:.0%}). Throughputs are "
         f"medians of {len(rounds)} rounds, sizes and searches in turns.",
