@@ -6,7 +6,7 @@ The network is the small CNN of `tfopt demo` on Fashion-MNIST (FOLDER holds fash
 on the samples, one epoch for each size from 8 to 512; the throughput of a size is that of its epoch without the first
 steps, which trace the graph. Search and sweep take turns, since a machine is not equally fast all the time; the
 throughput of a size is the median of its epochs in all rounds, the sizes of each in another order. `same_protocol`
-times every size as the search times those that it tries: what is saved by trying few sizes.
+times every size once, as the search does in each of its turns.
 
 Writes benchmarks/results/batch_size.json.
 """
@@ -68,7 +68,7 @@ def sweep(x: np.ndarray, y: np.ndarray, sizes: Sequence[int]) -> Values:
 
 
 def same_protocol(x: np.ndarray, y: np.ndarray) -> Values:
-    """Every size timed as the search does it."""
+    """Every size timed once, as the search does it in a turn."""
     model, throughputs, started = build(), {}, time.perf_counter()
     arrays = training_arrays((x, y), model, limit=8 * max(SIZES))
     with left_as_it_was(model):
