@@ -5,7 +5,7 @@
 The network is the small CNN of `tfopt demo` on the first images of Fashion-MNIST (FOLDER holds fashion_mnist.npz), as
 many as make epochs of very different length. An epoch is one `fit`; its steps are the same, only the input differs:
 arrays, a dataset that ends with `prefetch(AUTOTUNE)`, and the same with `prefetch(2)` and without autotuning
-(`tfopt.training_batches`). All of them take turns.
+(`tfopt.training_batches`). All of them take turns. Means count, since not every epoch waits.
 
 Writes benchmarks/results/epoch_end.json.
 """
@@ -77,7 +77,7 @@ def main() -> None:
                 fit(models[way], x[:count], y[:count])
                 seconds[str(count)][way].append(time.perf_counter() - started)
     for count, ways in seconds.items():
-        print(count, ", ".join(f"{way} {statistics.median(values):.2f} s" for way, values in ways.items()), flush=True)
+        print(count, ", ".join(f"{way} {statistics.mean(values):.2f} s" for way, values in ways.items()), flush=True)
     result = {"machine": this_machine().model_dump(), "batch_size": BATCH_SIZE, "seconds": seconds}
     with write_whole(arguments.out) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")

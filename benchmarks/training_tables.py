@@ -162,10 +162,10 @@ def render_epoch_end(results: dict[str, Any]) -> str:
         f"|---:|{'---:|---:|' * len(ways)}",
     ]
     for count, row in seconds.items():
-        cells = [f"{median(row[way]):.2f} | {min(row[way]):.2f} – {max(row[way]):.2f}" for way in ways]
+        cells = [f"{mean(row[way]):.2f} | {min(row[way]):.2f} – {max(row[way]):.2f}" for way in ways]
         lines.append(f"| {int(count):,} | {' | '.join(cells)} |")
     rounds = len(next(iter(next(iter(seconds.values())).values())))
-    lines += ["", f"Seconds of an epoch in batches of {results['batch_size']}, medians of {rounds}, in turns."]
+    lines += ["", f"Seconds of an epoch in batches of {results['batch_size']}: means of {rounds}, in turns."]
     return "\n".join([*lines, "", measured(results, "epoch_end")])
 
 
