@@ -2,7 +2,8 @@
 
 When a dataset ends, TensorFlow 2.21 cancels that thread, which may wake before the flag is set that it looks at, and
 then waits on: it next wakes 10, 30, 70, 150, ... ms after the dataset began, so that some epochs take up to twice as
-long as their steps (benchmarks/epoch_end.py). It also goes on for as long as the iterator of an endless dataset lives. Gathering rows leaves nothing to tune.
+long as their steps (benchmarks/epoch_end.py). It also goes on for as long as the iterator of an endless dataset lives.
+Gathering rows leaves nothing to tune.
 """
 
 from __future__ import annotations
