@@ -58,7 +58,17 @@ def test_a_cost_is_a_latency(price_per_hour: float, dollars: float) -> None:
 def test_what_was_not_measured_is_no_number(missing: dict[str, Any]) -> None:
     figures = Figures(**{**vars(SMALL), **missing})
     (resource,) = {name for name in missing if name in ("latency", "flops")}
-    assert parse_budget(f"{resource}: 40%").used(figures, FLOAT) is None
+    budget = parse_budget(f"size: 40%, {resource}: 40%")
+    assert budget.used(figures, FLOAT) is None
+    assert budget.excess(figures, FLOAT) is None
+
+
+@given(st.floats(0.05, 0.95), st.floats(0.05, 0.95))
+def test_the_distance_from_a_budget_counts_all_its_limits(latency: float, size: float) -> None:
+    budget = parse_budget(f"latency: {100 * latency}%, size: {100 * size}%")
+    shares = [SMALL.share(name, FLOAT) / limit for name, limit in (("latency", latency), ("size", size))]
+    assert budget.excess(FLOAT, FLOAT) == pytest.approx(1 / latency / size)
+    assert budget.excess(SMALL, FLOAT) == pytest.approx(max(1, shares[0]) * max(1, shares[1]))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -88,6 +89,9 @@ class Budget:
         >>> small = Figures(size=1000, download=800, flops=100, latency=0.6, latency_share=0.3)
         >>> round(budget.used(small, float_model), 2)  # of the latency, which is scarcer than the size
         0.75
+        >>> slow = Figures(size=3000, download=800, flops=100, latency=1.0, latency_share=0.5)
+        >>> round(budget.excess(slow, float_model), 2)  # 1.25 times the latency and 1.5 times the size
+        1.88
     """
 
     limits: tuple[Limit, ...]
@@ -99,9 +103,18 @@ class Budget:
 
     def used(self, figures: Figures, baseline: Figures) -> float | None:
         """How much of the scarcest resource a candidate takes: above 1 is too much; None where one was not measured."""
+        parts = self._parts(figures, baseline)
+        return None if parts is None else max(parts)
+
+    def excess(self, figures: Figures, baseline: Figures) -> float | None:
+        """How far a candidate is from the budget: the product of what is too much, 1 within it; None likewise."""
+        parts = self._parts(figures, baseline)
+        return None if parts is None else math.prod(max(1.0, part) for part in parts)
+
+    def _parts(self, figures: Figures, baseline: Figures) -> list[float] | None:
         parts = [limit.used(figures, baseline) for limit in self.limits]
         known = [part for part in parts if part is not None]
-        return max(known) if len(known) == len(parts) else None
+        return known if len(known) == len(parts) else None
 
 
 def parse_budget(

@@ -78,6 +78,22 @@ def test_what_was_not_measured_keeps_no_budget() -> None:
     assert not result(candidate("int8", 0.0, UNTIMED), budget="latency: 90%").within_budget
 
 
+def test_closer_to_the_budget_is_better_and_within_it_cheaper() -> None:
+    budget = parse_budget("latency: 40%, size: 25%")
+    baseline = candidate("float32", 0.0, WHOLE)
+    ranked = [
+        replace(WHOLE, size=800, latency=0.4, latency_share=0.2),
+        replace(WHOLE, size=1000, latency=0.8, latency_share=0.4),
+        replace(WHOLE, size=1120, latency=2.08, latency_share=1.04),  # a little slower, and half as large
+        replace(WHOLE, size=2040, latency=2.02, latency_share=1.01),
+        UNTIMED,
+        None,
+    ]
+    ranks = [candidate("one", 0.0, figures).cost_rank(budget, baseline) for figures in ranked]
+    assert ranks == sorted(ranks)
+    assert ranks[1][0] == 1 < ranks[2][0] < ranks[3][0] < ranks[4][0]
+
+
 def test_obstacles_are_told() -> None:
     found = result(candidate("int8", 0.5, SMALL), obstacles=("the network is small.",))
     assert "What prevents more: the network is small." in found.explanation()

@@ -65,14 +65,14 @@ def conclude(
 
 
 def _chosen(trials: Trials, budget: Budget | None) -> Candidate:
-    """The cheapest of those that are accurate enough; where none is, the most accurate."""
+    """Of those that are accurate enough the cheapest, or closest to the budget; where none is, the most accurate."""
     baseline, *others = trials.candidates
     exported = [candidate for candidate in others if candidate.artifact is not None]
     if not exported and others:
         raise ExportError(f"optimize: no candidate could be exported. {others[-1].remark}")
     accurate = [candidate for candidate in exported if candidate.is_within(trials.max_drop)]
     if accurate:
-        return min(accurate, key=lambda candidate: (candidate.used(budget, baseline), candidate.drop))
+        return min(accurate, key=lambda candidate: (candidate.cost_rank(budget, baseline), candidate.drop))
     return min(exported or [baseline], key=lambda candidate: candidate.drop or 0.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,9 +51,16 @@ class Candidate:
         if budget is None:
             return 0.0
         if self.figures is None or baseline.figures is None:
-            return float("inf")
+            return math.inf
         found = budget.used(self.figures, baseline.figures)
-        return float("inf") if found is None else found
+        return math.inf if found is None else found
+
+    def cost_rank(self, budget: Budget | None, baseline: Candidate) -> tuple[float, float]:
+        """Lower is better: how far it is from a budget, all limits together, and within it how much it takes."""
+        used = self.used(budget, baseline)
+        if budget is None or self.figures is None or baseline.figures is None:
+            return used, used
+        return budget.excess(self.figures, baseline.figures) or math.inf, used
 
 
 @dataclass(frozen=True)
