@@ -26,8 +26,8 @@ def render_compression_search(results: dict[str, Any]) -> str:
     first = next(iter(results["sets"].values()))
     lines += [
         "",
-        f'`budget="{settings["budget"]}"`, {settings["trials"]} Bayesian trials, three groups of layers. {_seeds(first)}; '
-        "what had ended when the shorter search was done. A search sees validation accuracy only. "
+        f'`budget="{settings["budget"]}"`, {settings["trials"]} Bayesian trials, three groups of layers. '
+        f"{_seeds(first)}; what had ended when the shorter search was done. A search sees validation accuracy only. "
         f"{settings['train_samples']:,} training samples at most.",
         "",
         measured(results, "compression_search"),
