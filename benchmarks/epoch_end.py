@@ -4,8 +4,8 @@
 
 The network is the small CNN of `tfopt demo` on the first images of Fashion-MNIST (FOLDER holds fashion_mnist.npz), as
 many as make epochs of very different length. An epoch is one `fit`; its steps are the same, only the input differs:
-arrays, a dataset that ends with `prefetch(AUTOTUNE)`, and the same with `prefetch(2)` and without autotuning
-(`tfopt.training_batches`). All of them take turns. Means count, since not every epoch waits.
+arrays, a dataset of slices that ends with `prefetch(AUTOTUNE)`, and `tfopt.training_batches`, which gathers the rows of
+a batch and is not tuned. All of them take turns. Means count, since not every epoch waits.
 
 Writes benchmarks/results/epoch_end.json.
 """

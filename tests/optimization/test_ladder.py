@@ -242,8 +242,8 @@ def test_a_latency_that_fewer_channels_do_not_cut() -> None:
 
 @pytest.mark.parametrize("drop", [0.0, 0.3])
 def test_where_the_budget_is_out_of_reach_what_comes_closest_is_trained(drop: float) -> None:
-    trials = ScriptedTrials({"int8 post-training": 0.0}, latency=lambda flops: 0.3 + 0.2 * max(flops, 0.3))
-    trials.drops = {**trials.drops, "25% of FLOPs, int8 post-training": drop}
+    drops = {"int8 post-training": 0.0, "25% of FLOPs, int8 post-training": drop}
+    trials = ScriptedTrials(drops, latency=lambda flops: 0.3 + 0.2 * max(flops, 0.3))
     obstacle, low_rank = tried(trials, "latency: 25%")
     # 10 % of the operations would take as long.
     assert obstacle == "fewer channels: as far as they go, 144% of the budget 'latency: 25%' was still taken."
