@@ -12,6 +12,7 @@ from keras import ops
 
 from tfopt.distillation.comparisons import Comparisons, checked_losses
 from tfopt.distillation.fixed_data import WithTeacher, has_answers
+from tfopt.distillation.loss_means import LossMeans
 from tfopt.distillation.loss_weights import COMPILED_LOSS, LossWeights
 from tfopt.distillation.losses import DistillationLoss
 from tfopt.distillation.teacher_cache import TeacherCache
@@ -102,8 +103,7 @@ class Distiller(keras.Model):
             self._comparisons = Comparisons(student, self._teachers, losses)
             self.projectors = self._comparisons.projectors
             self._loss_weights = LossWeights(loss_weights, [loss.name for loss in losses])
-            names = list(self._loss_weights.variables)
-            self._loss_means = {key: keras.metrics.Mean(name=f"{key}_loss") for key in names}
+            self._loss_means = LossMeans(list(self._loss_weights.variables))
         self._cache = None if cache is None else TeacherCache(cache, self._teachers)
         self.built = True
 
@@ -153,9 +153,8 @@ class Distiller(keras.Model):
         answers = x.answers if isinstance(x, WithTeacher) else self._teachers.features(x)
         values |= self._comparisons.values(y_pred.features, answers, y, sample_weight)
         samples = ops.shape(keras.tree.flatten(y_pred.prediction)[0])[0]
-        for name, mean in self._loss_means.items():
-            # A replica's loss is divided by their number, since the optimizer adds them up.
-            mean.update_state(values[name] * replicas, sample_weight=samples)
+        # A replica's loss is divided by their number, since the optimizer adds them up.
+        self._loss_means.update_state({name: value * replicas for name, value in values.items()}, samples)
         return penalty + sum(weight * values[name] for name, weight in self._loss_weights.variables.items())
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
@@ -166,8 +165,7 @@ class Distiller(keras.Model):
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Measures the student; what only training computes is left out."""
-        training_only = {mean.name for mean in self._loss_means.values()}
-        return {name: value for name, value in super().test_step(data).items() if name not in training_only}
+        return {name: value for name, value in super().test_step(data).items() if name not in self._loss_means.logged}
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Trains the student, as `keras.Model.fit`; with a cache, on the teachers' stored answers."""
