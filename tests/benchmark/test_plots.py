@@ -116,6 +116,13 @@ def test_every_distribution_is_drawn_on_one_scale():
     assert all(color.lower() in svg for color in entry_colors(report).values())
 
 
+def test_the_ends_of_the_axis_of_times_are_within_the_plot():
+    latencies = (timed(1, 1.0, spread=0.0), timed(2, 1000.0, spread=0.0))
+    svg = distribution_plot(with_entries(small_report([0.9]), latencies=latencies))
+    shown = re.findall(r"text-anchor: (\w+)[^>]*>(1|1000)</text>", svg)
+    assert shown == [("start", "1"), ("end", "1000")]
+
+
 def test_a_distribution_of_one_value_is_drawn():
     assert "<svg" in distribution_plot(with_entries(small_report([0.9]), latencies=(timed(1, 0.3, spread=0.0),)))
 

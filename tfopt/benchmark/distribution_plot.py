@@ -64,5 +64,12 @@ def _log_axis(axes: Axes, low: float, high: float) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,)))
     if decades < 0.7:
         axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("one inference, ms")
+    axes.figure.canvas.draw()
+    for label in axes.get_xticklabels():
+        extent = label.get_window_extent()
+        if extent.x1 > axes.bbox.x1:
+            label.set_horizontalalignment("right")
+        elif extent.x0 < axes.bbox.x0:
+            label.set_horizontalalignment("left")
