@@ -5,6 +5,8 @@ from __future__ import annotations
 from statistics import mean, stdev
 from typing import Any
 
+from tfopt.benchmark.machine import Machine
+
 __all__ = ["RENDERERS", "measured", "span"]
 
 
@@ -192,9 +194,7 @@ def render_deep_compression(results: dict[str, Any]) -> str:
 
 def measured(results: dict[str, Any], script: str) -> str:
     """Where the figures are from."""
-    machine = results["machine"]
-    where = f"{machine['cpu']}, {machine['logical_cores']} logical cores"
-    return f"Measured on {where}, by `python benchmarks/{script}.py`."
+    return f"Measured on {Machine(**results['machine']).processor}, by `python benchmarks/{script}.py`."
 
 
 def span(values: dict[str, float]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from compression_tables import measured
+
 __all__ = ["RENDERERS"]
 
 NAMES = {"digits": "CNN for digits", "mobilenet": "MobileNetV2 0.5, 96 × 96"}
@@ -25,11 +27,7 @@ def render_harness(results: dict[str, Any]) -> str:
             f"| {agree[0]} of {runs} | {agree[1]} of {runs} "
             f"| {identical['false_alarms']} of {len(identical['runs'])} | {identical['too_noisy']} |"
         )
-    machine = results["machine"]
-    lines += [
-        "",
-        f"Measured on {machine['cpu']}, {machine['logical_cores']} logical cores, by `python benchmarks/harness.py`.",
-    ]
+    lines += ["", measured(results, "harness")]
     return "\n".join(lines)
 
 

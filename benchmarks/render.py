@@ -22,6 +22,8 @@ import target_tables
 import training_tables
 from compression_tables import span
 
+from tfopt.benchmark.machine import Machine
+
 ROOT = Path(__file__).resolve().parent
 
 
@@ -45,8 +47,7 @@ def render_real_models(results: dict[str, Any]) -> str:
                 f"| {100 * (entry['score'] - baseline['score']):+.2f} | {entry['size_bytes']:,} "
                 f"| {entry['gzip_bytes']:,} | {ours:.3g} | {faster} |"
             )
-        described = result["report"]["machine"]
-        machine = f"{described['cpu']}, {described['logical_cores']} logical cores"
+        machine = Machine(**result["report"]["machine"]).processor
     lines += ["", f"Measured on {machine}, by `python benchmarks/real_models.py`; latencies of one run, interleaved."]
     return "\n".join(lines)
 
@@ -95,8 +96,7 @@ def render_quantization(results: dict[str, Any]) -> str:
             "How many different int8 values the nine weights of a depthwise channel have in the file: the fewest and "
             "the median of all channels, and how many channels have a single one: they see no pattern.",
             "",
-            f"Measured on {machine['cpu']}, {machine['logical_cores']} logical cores, by "
-            f"`python benchmarks/quantization.py`: {shown}.",
+            f"Measured on {Machine(**machine).processor}, by `python benchmarks/quantization.py`: {shown}.",
         ]
     )
 

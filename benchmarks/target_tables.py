@@ -9,6 +9,8 @@ from typing import Any
 from compression_tables import measured
 from serving_tables import MODELS
 
+from tfopt.benchmark.machine import Machine
+
 __all__ = ["RENDERERS", "SOURCES"]
 
 Row = dict[str, Any]
@@ -121,8 +123,7 @@ def _mapped(row: Row) -> str:
 
 
 def _sources(results: dict[str, Row], *scripts: str) -> str:
-    machines = {(one["machine"]["cpu"], one["machine"]["logical_cores"]) for one in results.values()}
-    where = "; ".join(f"{cpu}, {cores} logical cores" for cpu, cores in sorted(machines))
+    where = "; ".join(sorted({Machine(**one["machine"]).processor for one in results.values()}))
     return f"Measured on {where}, by {' and '.join(f'`python benchmarks/{script}.py`' for script in scripts)}."
 
 

@@ -29,7 +29,7 @@ def conditions_remarks(machine: Machine, timings: Mapping[tuple[str, int | None]
     if machine.load_average is not None and machine.load_average >= machine.logical_cores:
         remarks.append(
             f"The machine was busy when the measurement began: a load average of {machine.load_average:g} on "
-            f"{machine.logical_cores} logical core{'s' if machine.logical_cores > 1 else ''}."
+            f"{machine.cores}."
         )
     if restless := sorted({name for (name, _), timing in timings.items() if not timing.settled}):
         remarks.append(

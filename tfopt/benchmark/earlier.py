@@ -56,7 +56,7 @@ def earlier_remarks(report: Measurements, earlier: Measurements) -> list[str]:
     """What to know before reading the rows: when, where, and what is in one report only."""
     remarks = [f"The earlier report is of {earlier.created}. Times of two runs are no ratio."]
     if not report.machine.is_like(earlier.machine):
-        there = f"{earlier.machine.cpu}, {earlier.machine.logical_cores} logical cores"
+        there = earlier.machine.processor
         remarks.append(f"It was measured on another machine ({there}): its times are not shown.")
     changed = [
         f"{name} {theirs} → {report.machine.versions.get(name, 'none')}"

@@ -47,6 +47,21 @@ class Machine(BaseModel):
     python: str
     versions: dict[str, str] = {}
 
+    @property
+    def cores(self) -> str:
+        """How many logical cores, in words."""
+        return f"{self.logical_cores} logical core{'' if self.logical_cores == 1 else 's'}"
+
+    @property
+    def processor(self) -> str:
+        """The processor and its cores, in words.
+
+        Example:
+            >>> this_machine().model_copy(update={"cpu": "Cortex-A53", "logical_cores": 1}).processor
+            'Cortex-A53, 1 logical core'
+        """
+        return f"{self.cpu}, {self.cores}"
+
     def is_like(self, other: Machine) -> bool:
         """Whether times of both may be put beside each other: the same processor, number of cores and kind of system.
 

@@ -24,7 +24,7 @@ def report_markdown(report: Measurements) -> str:
         "",
         *markdown_table(["", *(figure.heading for figure in figures)], rows),
         "",
-        f"{machine.cpu}, {machine.logical_cores} logical cores, {report.created}.{samples} In brackets: the 95 % "
+        f"{machine.processor}, {report.created}.{samples} In brackets: the 95 % "
         "confidence interval. “smaller”, “faster”: the baseline's size and time divided by the entry's, of one run.",
         *(["", *(f"- {markdown_cell(remark)}" for remark in remarks)] if remarks else []),
     ]

@@ -87,7 +87,7 @@ def _caption(report: Measurements) -> Text:
         "smaller, faster: the baseline's size and time divided by the entry's; below 1 is larger or slower. Beneath "
         "p50 and faster: the 95 % confidence interval."
     )
-    where = f"{report.machine.cpu}, {report.machine.logical_cores} logical cores."
+    where = f"{report.machine.processor}."
     failed = [f"{entry.name} could not be measured: {entry.error}" for entry in report.entries if entry.error]
     sentences = {entry.name: entry.contents.zeros_sentence for entry in report.entries if entry.contents}
     zeros = [f"{name}: {sentence}." for name, sentence in sentences.items() if sentence]
