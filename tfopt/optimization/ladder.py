@@ -65,36 +65,29 @@ def climb(
     if not reductions:
         return (f"the budget '{budget.text}' takes a smaller network, and making one needs training (epochs).",)
     accurate = [recipe for recipe, first in zip(recipes, firsts, strict=True) if first.is_within(trials.max_drop)]
-    obstacles, lossy = list[str](), list[tuple[Candidate, Reduction, float]]()
-    out_of_reach, is_trained = list[tuple[_Smaller, Reduction]](), False
+    obstacles, out_of_reach, trained = list[str](), list[_Smaller](), list[_Trained]()
     for reduction in reductions:
         found = ladder.smallest_loss(reduction, accurate or recipes)
         if isinstance(found, str):
             obstacles.append(found)
-            continue
-        if found.used > 1:
+        elif found.used > 1:
             obstacles.append(
                 f"{reduction.what}: as far as they go, {found.used:.0%} of the budget '{budget.text}' was still taken."
             )
-            out_of_reach.append((found, reduction))
-            continue
-        best, is_trained = ladder.reduced(found.recipe, reduction, found.remains), True
-        if ladder.is_good(best):
-            return ()
-        obstacles.append(ladder.obstacle(reduction, found.remains, best))
-        if ladder.keeps_budget(best):
-            lossy.append((best, reduction, found.remains))
-    if out_of_reach and not is_trained:
-        found, reduction = min(out_of_reach, key=lambda one: one[0].used)
-        if found.used < TO_SPARE * min(first.used(budget, trials.baseline) for first in firsts):
-            closest = ladder.reduced(found.recipe, reduction, found.remains)
-            if not closest.is_within(trials.max_drop):
-                lossy.append((closest, reduction, found.remains))
+            out_of_reach.append(found)
+        else:
+            trained.append(ladder.train(found))
+            if ladder.is_good(trained[-1].candidate):
+                return ()
+            obstacles.append(ladder.obstacle(trained[-1]))
+    lossy = [one for one in trained if ladder.keeps_budget(one.candidate)]
+    if out_of_reach and not trained:
+        smaller = min(out_of_reach, key=lambda one: one.used)
+        if smaller.used < TO_SPARE * min(first.used(budget, trials.baseline) for first in firsts):
+            closest = ladder.train(smaller)
+            lossy = [] if closest.candidate.is_within(trials.max_drop) else [closest]
     if lossy:
-        best, reduction, remains = min(lossy, key=lambda one: one[0].drop or 0.0)
-        milder = round((1 + remains) / 2 * STEPS_PER_WHOLE) / STEPS_PER_WHOLE
-        if remains < milder < 1:
-            ladder.reduced(start.model_copy(update={"quantization": best.recipe.quantization}), reduction, milder)
+        ladder.try_half_of(min(lossy, key=lambda one: one.candidate.drop or 0.0).smaller)
     return tuple(obstacles)
 
 
@@ -104,13 +97,23 @@ class _Smaller:
 
     Args:
         recipe: its preset.
+        reduction: by which it is smaller.
         remains: as a fraction of the network.
         used: how much of the budget that takes.
     """
 
     recipe: Recipe
+    reduction: Reduction
     remains: float
     used: float
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What came of it."""
+
+    smaller: _Smaller
+    candidate: Candidate
 
 
 class _Ladder:
@@ -153,6 +156,15 @@ class _Ladder:
         """The same of a smaller one."""
         return self.quantized(f"{reduction.label(remains)}, ", reduction.apply(start, remains))
 
+    def train(self, smaller: _Smaller) -> _Trained:
+        return _Trained(smaller, self.reduced(smaller.recipe, smaller.reduction, smaller.remains))
+
+    def try_half_of(self, smaller: _Smaller) -> None:
+        """Half as much of what lost too much."""
+        remains = round((1 + smaller.remains) / 2 * STEPS_PER_WHOLE) / STEPS_PER_WHOLE
+        if smaller.remains < remains < 1:
+            self.reduced(smaller.recipe, smaller.reduction, remains)
+
     def smallest_loss(self, reduction: Reduction, recipes: Sequence[Recipe]) -> _Smaller | str:
         """With the preset with which most of the network may remain; or why there is nothing smaller."""
         try:
@@ -165,15 +177,16 @@ class _Ladder:
         fitting = [found for found in searches if found.used <= 1]
         return max(fitting, key=lambda one: one.remains) if fitting else min(searches, key=lambda one: one.used)
 
-    def obstacle(self, reduction: Reduction, remains: float, best: Candidate) -> str:
+    def obstacle(self, trained: _Trained) -> str:
         """Why a trained smaller network is not good enough."""
-        if self.keeps_budget(best):
+        reduction, remains, candidate = trained.smaller.reduction, trained.smaller.remains, trained.candidate
+        if self.keeps_budget(candidate):
             return (
                 f"{reduction.what}: the budget '{self._budget.text}' leaves {reduction.label(remains)}, and with so "
-                f"little the network lost {best.drop or 0:+.4f} after its training. Train longer (epochs), or allow "
-                "more."
+                f"little the network lost {candidate.drop or 0:+.4f} after its training. Train longer (epochs), or "
+                "allow more."
             )
-        used = best.used(self._budget, self.trials.baseline)
+        used = candidate.used(self._budget, self.trials.baseline)
         return f"{reduction.what}: the trained file took {used:.0%} of the budget '{self._budget.text}'."
 
     @property
@@ -216,7 +229,7 @@ class _Ladder:
             reduction.apply(start, 0.5).to_yaml(),
             compute=search,
         )
-        return found and _Smaller(start, *found)
+        return found and _Smaller(start, reduction, *found)
 
     def _layers_in_float(self, recipe: Recipe) -> Iterator[dict[str, Quantization]]:
         if not self.trials.target.keeps_layers_in_float:
