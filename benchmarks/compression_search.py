@@ -1,14 +1,13 @@
 """Bayesian against random search for a compression, `tfopt.tuning.compress`, each with the same time.
 
-    taskset -c 0 python benchmarks/compression_search.py [--sets NAME ...] [--seeds 1] [--trials 16] [--data FOLDER]
+    taskset -c 0 python benchmarks/compression_search.py [--sets NAME ...] [--seeds 1] [--trials 20] [--data FOLDER]
 
 The data sets and float networks are those of benchmarks/scoreboard.py, trained on all training data but what validates;
 the trials have a part of it, so that each takes seconds. Both searches have the same space (channels, zeros and bits of
-three groups of layers, temperature, learning rate), budget and seed. A random search chooses its trials at once, so it
-has more of them. The best of each within the budget is that of the trials that had ended when the shorter of both was
-done, by CPU time, which other programs do not change. (On one core, as above, that is about the time that passes; on
-two the linear algebra of the Bayesian search takes twice as much of it, in hardly less time.) It is chosen on
-validation data, and its score on the test data stands beside.
+three groups of layers, temperature, learning rate), budget, seed and number of trials. "random" is keras-tuner's
+RandomSearch with the same trials. The best of each within the budget is that of the trials that had ended when the
+shorter of both was done, by CPU time, which other programs do not change; on one core, as above, that is about the time
+that passes. It is chosen on validation data, and its score on the test data stands beside.
 
 Writes benchmarks/results/compression_search.json; data sets that were not asked for stay as they are.
 """
@@ -33,12 +32,12 @@ from scoreboard_sets import SETS, build
 import tfopt
 from tfopt.artifact import write_whole
 from tfopt.benchmark.machine import this_machine
+from tfopt.tuning.tuning import Search
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "results" / "compression_search.json"
 BUDGET = "download: 10%"
-SEARCHES = {"random": 2, "bayesian": 1}
-"""How many times the trials each gets: a model of the trials takes about as long as one of them."""
+SEARCHES: tuple[Search, ...] = ("random", "bayesian")
 TRIAL_SAMPLES, VALIDATION_SAMPLES = 4000, 1000
 EPOCHS = {"fashion_mnist": 6, "sign_digits": 6, "spoken_digits": 4, "adult": 8, "banking77": 5}
 GROUPS = 3
@@ -79,7 +78,7 @@ def groups_of(model: keras.Model) -> dict[str, str]:
     return {f"part{number}": "|".join(map(re.escape, part)) for number, part in enumerate(parts, start=1)}
 
 
-def searched(search: str, model: keras.Model, data: Arrays, name: str, trials: int, seed: int) -> Row:
+def searched(search: Search, model: keras.Model, data: Arrays, name: str, trials: int, seed: int) -> Row:
     """One search: what each trial came to, and when it ended."""
     with tempfile.TemporaryDirectory(prefix="compression-search-") as folder:
         clock, started = Path(folder, "ends.txt"), time.process_time()
@@ -89,7 +88,7 @@ def searched(search: str, model: keras.Model, data: Arrays, name: str, trials: i
             (data["x_validation"], data["y_validation"]),
             budget=BUDGET,
             groups=groups_of(model),
-            search=search,  # type: ignore[arg-type]
+            search=search,
             trials=trials,
             epochs=EPOCHS[name],
             batch_size=SETS[name]["fine_tune"]["batch_size"],
@@ -125,7 +124,7 @@ def one_run(name: str, data_folder: Path, trials: int, seed: int) -> Row:
     keras.utils.set_random_seed(seed)
     model = build(keras, SETS[name], data)
     fit(keras, model, data, {**SETS[name]["train"], "seed": seed}, [])
-    found = {search: searched(search, model, data, name, times * trials, seed) for search, times in SEARCHES.items()}
+    found = {search: searched(search, model, data, name, trials, seed) for search in SEARCHES}
     seconds = min(found[search]["rows"][-1]["cpu_seconds"] for search in SEARCHES)
     return {
         "seed": seed,
@@ -142,11 +141,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", type=int, default=1, help="how many, from 0 on")
-    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    results: Row = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"sets": {}}
-    results["settings"] = {
+    settings = {
         "budget": BUDGET,
         "epochs": EPOCHS,
         "trials": arguments.trials,
@@ -155,8 +153,10 @@ def main() -> None:
     }
     for name in arguments.sets:
         runs = [one_run(name, arguments.data, arguments.trials, seed) for seed in range(arguments.seeds)]
+        # Read now, since other processes may have other data sets.
+        results: Row = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"sets": {}}
         results["sets"][name] = {"title": SETS[name]["title"], "runs": runs}
-        results["machine"] = this_machine().model_dump()
+        results |= {"settings": settings, "machine": this_machine().model_dump()}
         with write_whole(arguments.out) as temporary:
             temporary.write_text(json.dumps(results, indent=1) + "\n")
         print(name, [run["best"] for run in runs], flush=True)

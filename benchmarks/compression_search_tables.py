@@ -25,7 +25,7 @@ def render_compression_search(results: dict[str, Any]) -> str:
         lines.append(f"| {one['title']} | {' | '.join(cells)} | {mean(run['cpu_seconds'] for run in runs):.0f} |")
     lines += [
         "",
-        f'`budget="{settings["budget"]}"`, {settings["trials"]} Bayesian trials, three groups of layers. '
+        f'`budget="{settings["budget"]}"`, {settings["trials"]} trials each, three groups of layers. '
         "Means over the seeds, of what had ended when the shorter search was done. A search sees validation accuracy "
         f"only. {settings['trial_samples']:,} training samples a trial at most.",
         "",

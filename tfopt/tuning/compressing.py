@@ -18,6 +18,7 @@ from tfopt.recipe import Quantization
 from tfopt.tuning.budget_penalty import USED
 from tfopt.tuning.compression_hyper_model import CompressionHyperModel, Technique, plain_model
 from tfopt.tuning.compression_result import CompressionResult, CompressionRow
+from tfopt.tuning.constrained_oracle import Constraint
 from tfopt.tuning.fit_data import check_fit_data, some_samples
 from tfopt.tuning.median_stopping import Direction
 from tfopt.tuning.tuning import Search, tune
@@ -138,6 +139,7 @@ def compress(
             search=search,
             objective=hyper_model.objective.name,
             direction="max",
+            constraint=Constraint(hyper_model.score_name, hyper_model.direction, used=USED),
             trials=trials,
             epochs=epochs,
             patience=patience,

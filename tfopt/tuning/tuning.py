@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from tfopt.errors import ConfigError, ModelError
 from tfopt.schedules.arguments import check_steps
+from tfopt.tuning.constrained_oracle import ConstrainedBayesianOracle, Constraint
 from tfopt.tuning.fit_data import check_fit_data, fit_arguments
 from tfopt.tuning.median_stopping import Direction
 from tfopt.tuning.objectives import direction_of
@@ -39,6 +40,7 @@ def tune(
     search: Search = "bayesian",
     objective: str = "val_loss",
     direction: Direction | None = None,
+    constraint: Constraint | None = None,
     trials: int = 20,
     epochs: int = 20,
     patience: int = 3,
@@ -66,6 +68,8 @@ def tune(
             trials of few epochs, of which the better ones go on.
         objective: the name of a logged value, such as "val_accuracy".
         direction: "min" or "max"; by default what Keras knows of its own metrics.
+        constraint: what the objective is made of, where it is a score with a penalty for what exceeds a limit. The
+            bayesian search then learns each by itself, and chooses what promises most within the limit.
         trials: how many, at most; hyperband decides by itself from `epochs`.
         epochs: of a trial, at most.
         patience: epochs without improvement before a trial stops.
@@ -125,23 +129,26 @@ def tune(
     trial_model = TrialModel(
         build_model, aim, patience=patience, compare=compare, folder=folder, seed=seed, track=track
     )
-    common: dict[str, Any] = {
+    place = {"directory": str(folder), "project_name": PROJECT, "max_model_size": max_parameters}
+    aims: dict[str, Any] = {
         "objective": aim,
-        "seed": seed,
-        "directory": str(folder),
-        "project_name": PROJECT,
-        "max_model_size": max_parameters,
+        "seed": seed + 1,  # keras-tuner takes 0 for none
         # A trial that is too large has failed for keras-tuner, which gives up after three in a row.
         "max_consecutive_failed_trials": max(trials, 100),
     }
+    # keras-tuner's default, three for each hyperparameter, would make a short search a random one.
+    first = max(3, trials // 3)
     if search == "hyperband":
-        tuner = keras_tuner.Hyperband(trial_model, max_epochs=epochs, **common)
-    elif search == "bayesian":
-        # keras-tuner's default, three for each hyperparameter, would make a short search a random one.
-        first = max(3, trials // 3)
-        tuner = keras_tuner.BayesianOptimization(trial_model, max_trials=trials, num_initial_points=first, **common)
+        tuner = keras_tuner.Hyperband(trial_model, max_epochs=epochs, **aims, **place)
+    elif search == "random":
+        tuner = keras_tuner.RandomSearch(trial_model, max_trials=trials, **aims, **place)
+    elif constraint is None:
+        tuner = keras_tuner.BayesianOptimization(
+            trial_model, max_trials=trials, num_initial_points=first, **aims, **place
+        )
     else:
-        tuner = keras_tuner.RandomSearch(trial_model, max_trials=trials, **common)
+        oracle = ConstrainedBayesianOracle(constraint=constraint, initial_trials=first, max_trials=trials, **aims)
+        tuner = keras_tuner.Tuner(oracle, trial_model, **place)
     data = fit_arguments(train, validation, batch_size)
     if search != "hyperband":
         data["epochs"] = epochs
