@@ -37,7 +37,7 @@ def found(model: keras.Model, **changed: Any) -> CompressionResult:
 
 def test_the_best_that_keeps_the_budget_comes_first_with_its_model(trained) -> None:
     before = trained.get_weights()
-    result = found(trained, budget="size: 12%")
+    result = found(trained, budget="size: 12%", seed=3)
     within = [row.is_within_budget for row in result.rows]
     assert within == sorted(within, reverse=True)
     assert result.is_within_budget

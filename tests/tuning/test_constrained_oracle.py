@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from keras_tuner.engine.trial import TrialStatus
 
+from tfopt.errors import ConfigError
 from tfopt.tuning.constrained_oracle import ConstrainedBayesianOracle, Constraint
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -107,6 +108,28 @@ def test_two_processes_do_not_get_the_same(tmp_path: Path) -> None:
     made.max_trials = 9
     both = [made.create_trial(tuner).hyperparameters.values for tuner in ("one", "two")]
     assert both[0] != both[1]
+
+
+def test_a_score_that_is_infinite_is_the_worst(tmp_path: Path) -> None:
+    def diverging(values: dict[str, Any]) -> tuple[float, float]:
+        score, used = figures(values)
+        return (-np.inf, used) if values["learning_rate"] > 1e-3 else (score, used)
+
+    rows = run(oracle("bayesian", seed=1, trials=12, folder=tmp_path), diverging)
+    assert len(rows) == 12
+    assert any(score == -np.inf for _, score, _ in rows[:5])
+    assert best_within(rows[5:]) > best_within(rows[:5])
+
+
+def test_values_that_are_not_logged_are_missed(tmp_path: Path) -> None:
+    made = oracle("bayesian", seed=1, trials=9, folder=tmp_path)
+    for _ in range(5):
+        trial = made.create_trial("tuner")
+        made.update_trial(trial.trial_id, {"val_objective": 0.0})
+        trial.status = TrialStatus.COMPLETED
+        made.end_trial(trial)
+    with pytest.raises(ConfigError, match=r"needs the value 'val_score' in the logs .* Received: val_objective"):
+        made.create_trial("tuner")
 
 
 def test_it_ends_where_the_space_does(tmp_path: Path) -> None:

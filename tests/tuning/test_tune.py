@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tfopt.errors import ConfigError, DataError, ModelError
-from tfopt.tuning import TuningResult, tune
+from tfopt.tuning import Constraint, TuningResult, tune
 
 layers = keras.layers
 
@@ -47,8 +47,9 @@ def test_the_best_trial_comes_first_with_its_model(search, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_the_same_seed_finds_the_same() -> None:
-    assert found(seed=3).rows == found(seed=3).rows
+@pytest.mark.parametrize("seed", [0, 3])  # keras-tuner takes 0 for none
+def test_the_same_seed_finds_the_same(seed: int) -> None:
+    assert found(seed=seed).rows == found(seed=seed).rows
 
 
 @pytest.mark.thorough
@@ -96,6 +97,31 @@ def test_models_that_are_too_large_are_passed_over() -> None:
 
 
 @pytest.mark.slow
+def test_a_constrained_search_keeps_the_limit() -> None:
+    class PartOfTheLimit(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            assert logs is not None
+            logs["part"] = self.model.count_params() / 40
+            logs["val_objective"] = logs["val_loss"] + 100 * max(0.0, 1 - 1 / logs["part"])
+
+    def wide(hp: Any) -> keras.Model:
+        model = keras.Sequential([keras.Input((2,)), layers.Dense(hp.Int("units", 1, 64), "relu"), layers.Dense(1)])
+        model.compile(keras.optimizers.Adam(0.03), "mse")
+        return model
+
+    result = found(
+        build_model=wide,
+        objective="val_objective",
+        direction="min",
+        constraint=Constraint("val_loss", "min", used="part"),
+        callbacks=[PartOfTheLimit()],
+        trials=9,
+    )
+    # 9 units are the most that keep it, and one of seven choices at random does.
+    assert 6 <= result.best.values["units"] <= 9
+
+
+@pytest.mark.slow
 def test_a_dataset_and_a_metric_of_known_direction_are_taken() -> None:
     x, y = data()
 
@@ -123,6 +149,10 @@ def test_a_dataset_and_a_metric_of_known_direction_are_taken() -> None:
         ({"max_parameters": 0}, "max_parameters"),
         ({"objective": "val_f1"}, "pass direction='min' or 'max'"),
         ({"direction": "up"}, "Received: 'up'"),
+        (
+            {"constraint": Constraint("val_mae", "least", used="part")},
+            "tune: constraint: direction .* Received: 'least'",
+        ),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_is_refused(changed, message) -> None:

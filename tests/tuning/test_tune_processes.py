@@ -16,7 +16,7 @@ import pytest
 SCRIPT = """
 import os, time
 import keras, numpy as np
-from tfopt.tuning import tune
+from tfopt.tuning import Constraint, tune
 
 x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
 data = x, x.sum(axis=1)
@@ -28,6 +28,7 @@ class Slow(keras.callbacks.Callback):
             print(float(self.model.optimizer.learning_rate), file=file)
 
     def on_epoch_end(self, epoch, logs=None):
+        logs["used"] = 0.5
         time.sleep(0.7)
 
 
@@ -38,7 +39,8 @@ def build(hp):
     return model
 
 
-result = tune(build, data, data, search="random", trials=5, epochs=3, folder="search", callbacks=[Slow()])
+limit = Constraint("val_loss", "min", used="used")
+result = tune(build, data, data, constraint=limit, trials=5, epochs=3, folder="search", callbacks=[Slow()])
 print("scores:", sum(row.score is not None for row in result.rows), round(result.model.evaluate(*data, verbose=0), 4))
 """
 

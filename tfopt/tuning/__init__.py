@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tfopt.tuning.compressing import compress
     from tfopt.tuning.compression_hyper_model import CompressionHyperModel
     from tfopt.tuning.compression_result import CompressionResult, CompressionRow
+    from tfopt.tuning.constrained_oracle import Constraint
     from tfopt.tuning.latency_table import LatencyTable
     from tfopt.tuning.tuning import tune
     from tfopt.tuning.tuning_result import TuningResult, TuningRow
@@ -23,6 +24,7 @@ __all__ = [
     "CompressionHyperModel",
     "CompressionResult",
     "CompressionRow",
+    "Constraint",
     "LatencyTable",
     "TuningResult",
     "TuningRow",
@@ -38,6 +40,7 @@ __getattr__ = lazy_names(
         "CompressionHyperModel": "tfopt.tuning.compression_hyper_model",
         "CompressionResult": "tfopt.tuning.compression_result",
         "CompressionRow": "tfopt.tuning.compression_result",
+        "Constraint": "tfopt.tuning.constrained_oracle",
         "LatencyTable": "tfopt.tuning.latency_table",
         "TuningResult": "tfopt.tuning.tuning_result",
         "TuningRow": "tfopt.tuning.tuning_result",

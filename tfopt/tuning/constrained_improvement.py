@@ -15,6 +15,8 @@ SCALES, LENGTHS = (0.1, 10.0), (0.2, 10.0)
 """Of the processes, where values have a variance of 1 and hyperparameters go from 0 to 1: with shorter lengths few
 trials seem to say more than they do, and a hyperparameter that does nothing has the longest."""
 RESTARTS = 2
+LEAST_USED = 1e-3
+"""What takes less of a limit keeps it no better."""
 
 
 def constrained_improvement(
@@ -29,7 +31,7 @@ def constrained_improvement(
     Args:
         places: of the trials that are done, (trials, hyperparameters), from 0 to 1.
         scores: of those, the larger, the better.
-        used: what each takes of the limit, above 0; more than 1 is too much.
+        used: what each takes of the limit, at least 0; more than 1 is too much.
         pending: the places of trials still running.
         candidates: the places in question.
         seed: of the fit's restarts.
@@ -50,7 +52,7 @@ def constrained_improvement(
         trials).
     """
     score, scores = _learnt(places, scores, pending, seed)
-    logarithm, logarithms = _learnt(places, np.log(used), pending, seed)
+    logarithm, logarithms = _learnt(places, np.log(np.maximum(used, LEAST_USED)), pending, seed)
     chance = norm.cdf(0.0, *logarithm.predict(candidates, return_std=True))
     within = logarithms <= 0
     if not within.any():

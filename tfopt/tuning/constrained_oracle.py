@@ -9,6 +9,7 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
+from tfopt.errors import ConfigError
 from tfopt.tuning.constrained_improvement import constrained_improvement
 from tfopt.tuning.median_stopping import Direction
 
@@ -25,7 +26,7 @@ class Constraint:
     Args:
         score: the name of the score.
         direction: whether it is to be small or large.
-        used: the name of what a model takes of the limit: above 0, and at most 1 where it keeps it.
+        used: the name of what a model takes of the limit, at least 0; at most 1 where it keeps it.
 
     Example:
         >>> Constraint("val_accuracy", "max", used="budget_used")
@@ -69,7 +70,7 @@ class ConstrainedBayesianOracle(keras_tuner.Oracle):
         """The values of the next trial."""
         generator = np.random.default_rng([self.seed, len(self.trials)])
         # In their order, which files do not keep.
-        done = [trial for _, trial in sorted(self.trials.items()) if self._is_measured(trial)]
+        done = [trial for _, trial in sorted(self.trials.items()) if trial.status == TrialStatus.COMPLETED]
         dimensions = len(self.hyperparameters.space)
         candidates = generator.random((CANDIDATES, dimensions))
         if len(done) >= self._initial_trials:
@@ -83,10 +84,11 @@ class ConstrainedBayesianOracle(keras_tuner.Oracle):
     def _ordered(self, candidates: np.ndarray, done: list[Trial], generator: np.random.Generator) -> np.ndarray:
         """The candidates, and others near the best trial, with those first that promise most."""
         places = np.array([self._place(trial) for trial in done])
-        scores = np.array([trial.metrics.get_last_value(self._constraint.score) for trial in done])
+        scores, used = self._logged(self._constraint.score, done), self._logged(self._constraint.used, done)
         if self._constraint.direction == "min":
             scores = -scores
-        used = np.array([trial.metrics.get_last_value(self._constraint.used) for trial in done])
+        finite = np.isfinite(scores)  # a loss may not be
+        scores = np.where(finite, scores, scores[finite].min() if finite.any() else 0.0)
         running = [self._place(trial) for trial in self.ongoing_trials.values()]
         within = used <= 1
         best = places[np.where(within, scores, -np.inf).argmax() if within.any() else used.argmin()]
@@ -98,8 +100,14 @@ class ConstrainedBayesianOracle(keras_tuner.Oracle):
         )
         return candidates[np.argsort(-promises)]
 
-    def _is_measured(self, trial: Trial) -> bool:
-        return trial.status == TrialStatus.COMPLETED and trial.metrics.exists(self._constraint.used)
+    def _logged(self, name: str, trials: list[Trial]) -> np.ndarray:
+        for trial in trials:
+            if not trial.metrics.exists(name):
+                raise ConfigError(
+                    f"tune: constraint needs the value {name!r} in the logs of each trial. Received: "
+                    f"{', '.join(trial.metrics.metrics)}. Log it at the end of each epoch, by a callback."
+                )
+        return np.array([trial.metrics.get_last_value(name) for trial in trials])
 
     def _place(self, trial: Trial) -> list[float]:
         """The values of a trial, from 0 to 1; that of the default where a condition makes one unused."""

@@ -64,12 +64,12 @@ def tune(
             `keras_tuner.HyperModel`, whose own `fit` trains.
         train: `(x, y)` or a tf.data.Dataset of batches.
         validation: likewise; the objective is measured on it.
-        search: "bayesian": a Gaussian process of the trials so far says which is next; "random"; "hyperband": many
+        search: "bayesian": Gaussian processes of the trials so far say which is next; "random"; "hyperband": many
             trials of few epochs, of which the better ones go on.
         objective: the name of a logged value, such as "val_accuracy".
         direction: "min" or "max"; by default what Keras knows of its own metrics.
         constraint: what the objective is made of, where it is a score with a penalty for what exceeds a limit. The
-            bayesian search then learns each by itself, and chooses what promises most within the limit.
+            bayesian search then learns the two apart, and chooses what promises most within the limit.
         trials: how many, at most; hyperband decides by itself from `epochs`.
         epochs: of a trial, at most.
         patience: epochs without improvement before a trial stops.
@@ -103,7 +103,7 @@ def tune(
         (3, ['learning_rate'])
 
     References: O'Malley et al. 2019, KerasTuner; Li et al. 2018 (Hyperband), arXiv:1603.06560; Golovin et al. 2017
-    (median stopping), doi:10.1145/3097983.3098043.
+    (median stopping), doi:10.1145/3097983.3098043; Gardner et al. 2014 (search within a limit).
     """
     if search not in get_args(Search):
         raise ConfigError(f"tune: search must be one of {', '.join(get_args(Search))}. Received: {search!r}.")
@@ -117,6 +117,8 @@ def tune(
         check_steps("tune: max_parameters", max_parameters, minimum=1)
     check_fit_data("tune", train, validation)
     aim = keras_tuner.Objective(objective, direction_of("tune", objective, direction))
+    if constraint is not None:
+        direction_of("tune: constraint", constraint.score, constraint.direction)
     track = track_with(tracking)
     if folder is None and "KERASTUNER_ORACLE_IP" in os.environ:
         raise ConfigError(
