@@ -107,8 +107,8 @@ def _check_reference(rule: Rule, report: Measurements, previous: Measurements | 
     if rule.figure in (*LATENCIES, "peak_memory_bytes") and not report.machine.is_like(previous.machine):
         raise BenchmarkError(
             f"--fail-if: the rule {rule.text!r} compares {rule.figure} with a report of another machine. Expected: "
-            f"{report.machine.cpu}, {report.machine.logical_cores} cores. Received: {previous.machine.cpu}, "
-            f"{previous.machine.logical_cores} cores. Measure the earlier files here, or compare with the baseline."
+            f"{report.machine.processor}. Received: {previous.machine.processor}. Measure the earlier files here, or "
+            "compare with the baseline."
         )
     if rule.figure == "score" and report.metric != previous.metric:
         raise BenchmarkError(
