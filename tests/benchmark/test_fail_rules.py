@@ -134,7 +134,9 @@ def test_times_of_another_machine_are_refused_and_sizes_are_not():
     before = made_report(made_entry("a", 900, timed(1.0)), machine=ELSEWHERE)
     now = made_report(made_entry("a", 1000, timed(1.0)))
     for figure in ("p50_ms", "throughput_per_second", "peak_memory_bytes"):
-        with pytest.raises(BenchmarkError, match=r"another machine\. Expected: .*Received: Another CPU, 64 logical cores"):
+        with pytest.raises(
+            BenchmarkError, match=r"another machine\. Expected: .*Received: Another CPU, 64 logical cores"
+        ):
             check_rules(now, [f"{figure} > 1.1x previous"], previous=before)
     assert outcomes(now, "size_bytes > 1.1x previous", previous=before) == {"a": "failed"}
 

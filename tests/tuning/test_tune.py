@@ -146,6 +146,7 @@ def test_a_dataset_and_a_metric_of_known_direction_are_taken() -> None:
         ({"build_model": "model"}, "build_model must be a function or a HyperModel. Received: str"),
         ({"trials": 0}, "tune: trials must be a whole number of at least 1"),
         ({"patience": 0}, "tune: patience"),
+        ({"seed": -1}, "tune: seed"),
         ({"max_parameters": 0}, "max_parameters"),
         ({"objective": "val_f1"}, "pass direction='min' or 'max'"),
         ({"direction": "up"}, "Received: 'up'"),

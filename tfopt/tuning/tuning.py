@@ -113,6 +113,7 @@ def tune(
         )
     for name, number in (("trials", trials), ("epochs", epochs), ("patience", patience), ("batch_size", batch_size)):
         check_steps(f"tune: {name}", number, minimum=1)
+    check_steps("tune: seed", seed, minimum=0)
     if max_parameters is not None:
         check_steps("tune: max_parameters", max_parameters, minimum=1)
     check_fit_data("tune", train, validation)
@@ -131,8 +132,8 @@ def tune(
     trial_model = TrialModel(
         build_model, aim, patience=patience, compare=compare, folder=folder, seed=seed, track=track
     )
-    place = {"directory": str(folder), "project_name": PROJECT, "max_model_size": max_parameters}
-    aims: dict[str, Any] = {
+    of_tuner = {"directory": str(folder), "project_name": PROJECT, "max_model_size": max_parameters}
+    of_oracle: dict[str, Any] = {
         "objective": aim,
         "seed": seed + 1,  # keras-tuner takes 0 for none
         # A trial that is too large has failed for keras-tuner, which gives up after three in a row.
@@ -141,16 +142,16 @@ def tune(
     # keras-tuner's default, three for each hyperparameter, would make a short search a random one.
     first = max(3, trials // 3)
     if search == "hyperband":
-        tuner = keras_tuner.Hyperband(trial_model, max_epochs=epochs, **aims, **place)
+        tuner = keras_tuner.Hyperband(trial_model, max_epochs=epochs, **of_oracle, **of_tuner)
     elif search == "random":
-        tuner = keras_tuner.RandomSearch(trial_model, max_trials=trials, **aims, **place)
+        tuner = keras_tuner.RandomSearch(trial_model, max_trials=trials, **of_oracle, **of_tuner)
     elif constraint is None:
         tuner = keras_tuner.BayesianOptimization(
-            trial_model, max_trials=trials, num_initial_points=first, **aims, **place
+            trial_model, max_trials=trials, num_initial_points=first, **of_oracle, **of_tuner
         )
     else:
-        oracle = ConstrainedBayesianOracle(constraint=constraint, initial_trials=first, max_trials=trials, **aims)
-        tuner = keras_tuner.Tuner(oracle, trial_model, **place)
+        oracle = ConstrainedBayesianOracle(constraint=constraint, initial_trials=first, max_trials=trials, **of_oracle)
+        tuner = keras_tuner.Tuner(oracle, trial_model, **of_tuner)
     data = fit_arguments(train, validation, batch_size)
     if search != "hyperband":
         data["epochs"] = epochs
