@@ -17,7 +17,6 @@ from tfopt.load.model_inputs import InputTensor, read_inputs
 pytestmark = pytest.mark.slow
 
 STALL_SECONDS = 0.3
-STALLED_REQUEST = 120  # after the warm-up, in which a sender waits 2 ms for each
 
 
 def test_requests_are_made_from_the_model_s_metadata(stand_in: Any) -> None:
@@ -52,19 +51,19 @@ def test_a_stalled_server_is_not_flattered_by_an_open_loop(stand_in: Any) -> Non
     stalled: list[int] = []
 
     def stall_once(index: int) -> Any:
-        if index == STALLED_REQUEST:
+        if index == 200:
             stalled.append(index)
             return stand_in.make(stall_seconds=STALL_SECONDS)
         return stand_in.make(wait_seconds=0.002)
 
     stand_in.answer = stall_once
     # Long enough for a busy machine to reach the stall with one request at a time.
-    closed = measure_load(endpoint, bodies, Load(clients=1, seconds=4, warmup_seconds=0.2))
+    closed = measure_load(endpoint, bodies, Load(clients=1, seconds=8, warmup_seconds=0.2))
     stand_in.bodies.clear()
     opened = measure_load(endpoint, bodies, Load(rate_per_second=200, seconds=2, warmup_seconds=0.2))
-    assert stalled == [STALLED_REQUEST, STALLED_REQUEST]
+    assert stalled == [200, 200]
     # One request of hundreds met the stall in the closed loop; in the open one all that were due in it did.
-    assert closed.requests > 100, "so many that the 99th percentile leaves one out"
+    assert closed.requests > 200
     assert closed.p99_ms is not None
     assert opened.p99_ms is not None
     assert closed.p99_ms < 0.6 * STALL_SECONDS * 1000 < opened.p99_ms

@@ -41,6 +41,8 @@ def distribution_plot(report: Measurements) -> str | None:
                 _ridge(axes, latency, edges, line, colors[entry.name], alpha=0.85 if index == 0 else 0.5)
             line += 0.5
         _log_axis(axes, low, high)
+        figure.draw_without_rendering()  # labels have no extent before
+        _keep_labels_within(axes)
         return to_svg(figure, "distribution", "Distribution of latencies")
 
 
@@ -66,7 +68,9 @@ def _log_axis(axes: Axes, low: float, high: float) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("one inference, ms")
-    axes.figure.canvas.draw()
+
+
+def _keep_labels_within(axes: Axes) -> None:
     for label in axes.get_xticklabels():
         extent = label.get_window_extent()
         if extent.x1 > axes.bbox.x1:
